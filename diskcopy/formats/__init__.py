@@ -1,0 +1,1 @@
+"""How an image holds a disk: one module or folder per format."""

@@ -1,0 +1,19 @@
+# SPDX-License-Identifier: Apache-2.0
+"""raw: the disk is the storage's bytes."""
+
+from __future__ import annotations
+
+from diskcopy.image import Layer
+
+
+class Raw(Layer):
+    """The empty layer: changes nothing, so kernels may work on the descriptor below it."""
+
+    def fileno(self) -> int | None:
+        return self.image.fileno()
+
+    def _read_next(self, buffer: memoryview) -> int:
+        return self.image._read_next(buffer)
+
+    def describe(self) -> dict[str, object]:
+        return {"format": "raw"}

@@ -1,0 +1,297 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The one interface: everything that can be copied from or to is an `Image`.
+
+The public methods are the gate. They check ranges and abilities, log one debug line,
+supply every fallback, and call the underscore method of the same name, which a storage,
+format or layer overrides. Offsets and lengths are bytes. All calls are positional, full
+or raising, and safe from several threads at once.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from diskcopy.errors import Error, Unsupported
+from diskcopy.extents import Extent, normalised
+
+if TYPE_CHECKING:
+    from typing_extensions import Buffer, Self
+
+log = logging.getLogger("diskcopy")
+
+_ZEROES = memoryview(bytes(1 << 20))
+
+
+class Block(NamedTuple):
+    """How an image wants to be written, in bytes.
+
+    minimum: writes must start at a multiple of it and end at one, or at the image's end
+    preferred: writes of it or of its multiples are cheapest
+    """
+
+    minimum: int
+    preferred: int
+
+
+class Image:
+    """Anything with a size that can be read at any offset and says where its data are.
+
+    name: what a person calls it, for messages
+    size: bytes; None for a stream, whose end is not known before it comes
+    block: how it wants to be written
+    can: what it is able to do, out of
+        "read"      readinto at any offset
+        "extents"   knows something about its extents
+        "write"     write and zero
+        "resize"    its size may change: writes may go beyond it, and `resize` sets it
+        "sequential"  a stream: `read_next` instead of readinto, or writes in order only
+    is_zero: reads as zeroes wherever it has not been written since it was opened
+    """
+
+    name: str
+    size: int | None
+    block: Block = Block(1, 64 << 10)
+    can: frozenset[str] = frozenset()
+    is_zero: bool = False
+
+    # --- reading ---------------------------------------------------------------------
+
+    def readinto(self, offset: int, buffer: Buffer) -> None:
+        """Fill all of `buffer` with the bytes at `offset`, or raise an Error."""
+        view = memoryview(buffer)
+        self._check("read", offset, view.nbytes)
+        if view.nbytes:
+            self._readinto(offset, view)
+
+    def read_next(self, buffer: Buffer) -> int:
+        """Fill `buffer` with the next bytes of a stream; how many, fewer only at its end."""
+        if "sequential" not in self.can or "write" in self.can:
+            raise Unsupported(self.name, "is not a stream to read from")
+        return self._read_next(memoryview(buffer))
+
+    def read(self, offset: int, length: int) -> bytearray:
+        """The `length` bytes at `offset`: readinto for small things, such as headers."""
+        buffer = bytearray(length)
+        self.readinto(offset, buffer)
+        return buffer
+
+    def extents(self, offset: int = 0, length: int | None = None) -> Iterator[Extent]:
+        """The extents of a range, to the end by default: exactly the range, ascending,
+        contiguous, neighbours differ; lazily, so the disk may be of any size."""
+        if length is None:
+            length = self._size() - offset
+        self._check("read", offset, length)
+        if "extents" not in self.can:
+            return iter([Extent(offset, length, False, False)] if length else [])
+        return normalised(self._extents(offset, length), offset, offset + length, self.name)
+
+    # --- writing ---------------------------------------------------------------------
+
+    def write(self, offset: int, buffer: Buffer) -> None:
+        """Write all of `buffer` at `offset`, or raise an Error."""
+        view = memoryview(buffer)
+        self._check("write", offset, view.nbytes)
+        if view.nbytes:
+            self._write(offset, view)
+
+    def zero(self, offset: int, length: int, punch: bool = True) -> None:
+        """Make a range read as zeroes; with `punch`, and where it can, take no space."""
+        self._check("write", offset, length)
+        if length and not self._zero(offset, length, punch):
+            end = offset + length
+            while offset < end:
+                step = min(len(_ZEROES), end - offset)
+                self._write(offset, _ZEROES[:step])
+                offset += step
+
+    def resize(self, size: int) -> None:
+        """Set the size; what is new reads as zeroes."""
+        if "resize" not in self.can:
+            raise Unsupported(self.name, "its size cannot be changed")
+        self._resize(size)
+
+    def start_writeback(self, offset: int, length: int) -> None:
+        """A hint: what was written to the range will not change again and may go to its storage now."""
+        self._start_writeback(offset, length)
+
+    def flush(self) -> None:
+        """All that was written is complete, and on stable storage."""
+        log.debug("%s: flush", self.name)
+        self._flush()
+
+    def reread(self) -> Image:
+        """The flushed image, opened again to be read from its storage, not from memory.
+
+        The result belongs to this image and ends with it.
+        """
+        return self._reread()
+
+    # --- the end ---------------------------------------------------------------------
+
+    def commit(self) -> None:
+        """Make what was created visible under its name, at once. Call flush first."""
+        log.debug("%s: commit", self.name)
+        self._commit()
+
+    def abort(self) -> None:
+        """Leave nothing of what was created. Does nothing after commit."""
+        log.debug("%s: abort", self.name)
+        self._abort()
+
+    def close(self) -> None:
+        """Free what the image holds; without commit, what was created is gone."""
+        self._close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        try:
+            self.close()
+        except Error:
+            # A failure to close must not hide the reason for closing.
+            if error is None:
+                raise
+
+    # --- about -----------------------------------------------------------------------
+
+    def fileno(self) -> int | None:
+        """A descriptor whose byte n is this image's byte n, for kernels that copy between
+        descriptors; None where there is none."""
+        return None
+
+    def below(self) -> list[Image]:
+        """The images this one reads: one for a layer, several for an overlay, none for a storage."""
+        return []
+
+    def identity(self) -> frozenset[tuple[str, int, int]]:
+        """What this image's own bytes live on, so that two names of one thing are found out."""
+        return frozenset()
+
+    def check_unchanged(self) -> None:
+        """Raise Changed where the storage was written to by others since it was opened."""
+        for image in self.below():
+            image.check_unchanged()
+
+    def describe(self) -> dict[str, Any]:
+        """What `info` says about this image alone: plain values, sizes in bytes."""
+        return {}
+
+    # --- what implementations override -------------------------------------------------
+
+    def _readinto(self, offset: int, buffer: memoryview) -> None:
+        raise NotImplementedError
+
+    def _read_next(self, buffer: memoryview) -> int:
+        raise NotImplementedError
+
+    def _extents(self, offset: int, length: int) -> Iterator[Extent]:
+        """Ascending and contiguous from `offset` or before to the range's end or beyond."""
+        raise NotImplementedError
+
+    def _write(self, offset: int, buffer: memoryview) -> None:
+        raise NotImplementedError
+
+    def _zero(self, offset: int, length: int, punch: bool) -> bool:
+        """True where done; False asks the gate to write zeroes."""
+        return False
+
+    def _resize(self, size: int) -> None:
+        raise NotImplementedError
+
+    def _start_writeback(self, offset: int, length: int) -> None:
+        """Most images have nothing that could start early."""
+
+    def _flush(self) -> None:
+        """Most images keep nothing back."""
+
+    def _reread(self) -> Image:
+        return self
+
+    def _commit(self) -> None:
+        """Most images are visible all the time."""
+
+    def _abort(self) -> None:
+        """Most images create nothing."""
+
+    def _close(self) -> None:
+        """Most images hold nothing."""
+
+    # --- the gate ----------------------------------------------------------------------
+
+    def _size(self) -> int:
+        if self.size is None:
+            raise Unsupported(self.name, "is a stream, read once from front to back")
+        return self.size
+
+    def _check(self, action: str, offset: int, length: int) -> None:
+        if action not in self.can:
+            raise Unsupported(self.name, f"cannot be {'written' if action == 'write' else 'read'}")
+        end = None if action == "write" and "resize" in self.can else self._size()
+        if offset < 0 or length < 0 or (end is not None and offset + length > end):
+            raise Error(self.name, f"{action} of {length} bytes does not fit in {end} bytes", offset=offset)
+        if log.isEnabledFor(logging.DEBUG):
+            log.debug("%s: %s %d+%d", self.name, action, offset, length)
+
+
+class Layer(Image):
+    """An image over one other; forwards everything, and a subclass overrides only what it
+    changes. `can` may be tightened, never relaxed.
+
+    `fileno` is not forwarded: a kernel would read around whatever the layer changes.
+    """
+
+    def __init__(self, image: Image) -> None:
+        self.image = image
+        self.name = image.name
+        self.block = image.block
+        self.can = image.can
+        self.is_zero = image.is_zero
+
+    @property
+    def size(self) -> int | None:  # type: ignore[override]
+        return self.image.size
+
+    def below(self) -> list[Image]:
+        return [self.image]
+
+    def identity(self) -> frozenset[tuple[str, int, int]]:
+        return frozenset().union(*(image.identity() for image in self.below()))
+
+    def _readinto(self, offset: int, buffer: memoryview) -> None:
+        self.image._readinto(offset, buffer)
+
+    def _extents(self, offset: int, length: int) -> Iterator[Extent]:
+        return self.image.extents(offset, length)
+
+    def _write(self, offset: int, buffer: memoryview) -> None:
+        self.image._write(offset, buffer)
+
+    def _zero(self, offset: int, length: int, punch: bool) -> bool:
+        return self.image._zero(offset, length, punch)
+
+    def _resize(self, size: int) -> None:
+        self.image._resize(size)
+
+    def _start_writeback(self, offset: int, length: int) -> None:
+        self.image._start_writeback(offset, length)
+
+    def _flush(self) -> None:
+        self.image._flush()
+
+    def _reread(self) -> Image:
+        return self.image._reread()
+
+    def _commit(self) -> None:
+        self.image._commit()
+
+    def _abort(self) -> None:
+        self.image._abort()
+
+    def _close(self) -> None:
+        self.image._close()

@@ -1,0 +1,1 @@
+"""Images over another image that change one thing."""

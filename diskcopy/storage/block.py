@@ -1,0 +1,59 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Block devices: never created, never zero to begin with, never written while held."""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import os
+
+from diskcopy.errors import Refused, system_failure
+from diskcopy.storage.file import Descriptor, file_identity
+
+# _IO(0x12, 104) of <linux/fs.h>: the size of a logical sector.
+_BLKSSZGET = 0x1268
+
+
+class BlockDevice(Descriptor):
+    """A block device, opened to be read, or to be written by us alone."""
+
+    def __init__(self, path: str, *, writable: bool = False) -> None:
+        """Raises Refused where it is to be written and is mounted, or held by anything else."""
+        # O_EXCL on a block device: only if nobody holds it, mounts and volume managers included.
+        flags = os.O_CLOEXEC | (os.O_RDWR | os.O_EXCL if writable else os.O_RDONLY)
+        try:
+            fd = os.open(path, flags)
+        except OSError as failure:
+            if failure.errno == errno.EBUSY:
+                raise Refused(
+                    path,
+                    "is in use: mounted, or held by the system",
+                    remedy="unmount or release it first (lsblk shows by whom)",
+                ) from None
+            raise system_failure(path, "open", failure) from None
+        super().__init__(fd, path, writable=writable)
+        self.size = os.lseek(fd, 0, os.SEEK_END)
+
+    def identity(self) -> frozenset[tuple[str, int, int]]:
+        """The device, the disk that it is a partition of, and the file behind a loop device."""
+        device = os.fstat(self.fd).st_rdev
+        known = {("device", os.major(device), os.minor(device))}
+        about = os.path.realpath(f"/sys/dev/block/{os.major(device)}:{os.minor(device)}")
+        if os.path.exists(f"{about}/partition"):
+            about = os.path.dirname(about)
+            major, minor = _line(f"{about}/dev").split(":")
+            known.add(("device", int(major), int(minor)))
+        if os.path.exists(f"{about}/loop/backing_file"):
+            path = _line(f"{about}/loop/backing_file")
+            if os.path.exists(path):  # it may be deleted, or lie outside this mount namespace
+                known |= file_identity(os.stat(path))
+        return frozenset(known)
+
+    def describe(self) -> dict[str, object]:
+        sector = int.from_bytes(fcntl.ioctl(self.fd, _BLKSSZGET, bytes(4)), "little")
+        return {"storage": "block device", "size": self.size, "sector size": sector}
+
+
+def _line(path: str) -> str:
+    with open(path) as file:
+        return file.readline().rstrip("\n")
