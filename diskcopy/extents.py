@@ -109,7 +109,8 @@ class ExtentMap:
 
     @classmethod
     def from_bitmap(cls, bitmap: bytes, unit: int, base: int = 0) -> ExtentMap:
-        """The set bits of `bitmap`, least significant bit of each byte first; bit n is `unit` bytes at base + n * unit."""
+        """The set bits of `bitmap`, least significant of each byte first: bit n is `unit` bytes
+        at base + n * unit."""
         return cls._of(_extents.from_bitmap(bitmap, unit, base))
 
     def inverted(self, start: int, end: int) -> ExtentMap:
