@@ -117,6 +117,11 @@ class ExtentMap:
         """The bytes of [start, end) that are not in the set."""
         return self._of(_extents.invert(self._pairs, start, end))
 
+    def widened(self, unit: int, gap: int, limit: int) -> ExtentMap:
+        """Each range rounded outward to multiples of `unit` but not beyond `limit`, and ranges
+        joined that are less than `gap` apart: fewer and larger requests for a few more bytes."""
+        return self._of(_extents.widen(self._pairs, unit, gap, limit))
+
     def __or__(self, other: ExtentMap) -> ExtentMap:
         return self._of(_extents.merge(self._pairs + other._pairs))
 

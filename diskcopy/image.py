@@ -25,6 +25,11 @@ log = logging.getLogger("diskcopy")
 _ZEROES = memoryview(bytes(1 << 20))
 
 
+# A storage's own identity first, then those of what it is a part of: a partition, its
+# disk, the file behind a loop device. Each is a kind and two numbers of the kernel's.
+Lineage = tuple[tuple[str, int, int], ...]
+
+
 class Block(NamedTuple):
     """How an image wants to be written, in bytes.
 
@@ -47,6 +52,7 @@ class Image:
         "extents"   knows something about its extents
         "write"     write and zero
         "resize"    its size may change: writes may go beyond it, and `resize` sets it
+        "reread"    what was written can be read back from its storage
         "sequential"  a stream: `read_next` instead of readinto, or writes in order only
     is_zero: reads as zeroes wherever it has not been written since it was opened
     """
@@ -127,6 +133,8 @@ class Image:
 
         The result belongs to this image and ends with it.
         """
+        if "reread" not in self.can:
+            raise Unsupported(self.name, "cannot be read back")
         return self._reread()
 
     # --- the end ---------------------------------------------------------------------
@@ -169,9 +177,9 @@ class Image:
         """The images this one reads: one for a layer, several for an overlay, none for a storage."""
         return []
 
-    def identity(self) -> frozenset[tuple[str, int, int]]:
-        """What this image's own bytes live on, so that two names of one thing are found out."""
-        return frozenset()
+    def identity(self) -> frozenset[Lineage]:
+        """What the bytes of this image and of all below it live on, to find out two names of one thing."""
+        return frozenset().union(*(image.identity() for image in self.below()))
 
     def check_unchanged(self) -> None:
         """Raise Changed where the storage was written to by others since it was opened."""
@@ -260,9 +268,6 @@ class Layer(Image):
     def below(self) -> list[Image]:
         return [self.image]
 
-    def identity(self) -> frozenset[tuple[str, int, int]]:
-        return frozenset().union(*(image.identity() for image in self.below()))
-
     def _readinto(self, offset: int, buffer: memoryview) -> None:
         self.image._readinto(offset, buffer)
 
@@ -295,3 +300,15 @@ class Layer(Image):
 
     def _close(self) -> None:
         self.image._close()
+
+
+def stack(image: Image) -> Iterator[Image]:
+    """The image and all that it reads, top down; what an overlay reads follows it."""
+    yield image
+    for lower in image.below():
+        yield from stack(lower)
+
+
+def shares_storage(left: frozenset[Lineage], right: frozenset[Lineage]) -> bool:
+    """Whether writing one of two images may change the other: one lives on, or inside, the other."""
+    return any(a[0] in b or b[0] in a for a in left for b in right)

@@ -8,6 +8,7 @@ import fcntl
 import os
 
 from diskcopy.errors import Refused, system_failure
+from diskcopy.image import Lineage
 from diskcopy.storage.file import Descriptor, file_identity
 
 # _IO(0x12, 104) of <linux/fs.h>: the size of a logical sector.
@@ -34,20 +35,20 @@ class BlockDevice(Descriptor):
         super().__init__(fd, path, writable=writable)
         self.size = os.lseek(fd, 0, os.SEEK_END)
 
-    def identity(self) -> frozenset[tuple[str, int, int]]:
+    def identity(self) -> frozenset[Lineage]:
         """The device, the disk that it is a partition of, and the file behind a loop device."""
         device = os.fstat(self.fd).st_rdev
-        known = {("device", os.major(device), os.minor(device))}
+        lineage = [("device", os.major(device), os.minor(device))]
         about = os.path.realpath(f"/sys/dev/block/{os.major(device)}:{os.minor(device)}")
         if os.path.exists(f"{about}/partition"):
             about = os.path.dirname(about)
             major, minor = _line(f"{about}/dev").split(":")
-            known.add(("device", int(major), int(minor)))
+            lineage.append(("device", int(major), int(minor)))
         if os.path.exists(f"{about}/loop/backing_file"):
             path = _line(f"{about}/loop/backing_file")
             if os.path.exists(path):  # it may be deleted, or lie outside this mount namespace
-                known |= file_identity(os.stat(path))
-        return frozenset(known)
+                lineage.append(file_identity(os.stat(path)))
+        return frozenset({tuple(lineage)})
 
     def describe(self) -> dict[str, object]:
         sector = int.from_bytes(fcntl.ioctl(self.fd, _BLKSSZGET, bytes(4)), "little")

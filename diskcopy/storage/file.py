@@ -6,18 +6,18 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
-import secrets
 import stat
 from collections.abc import Iterator
 
 from diskcopy import _fd
 from diskcopy.errors import Changed, Error, FdFailure, NotFound, Refused, Unsupported, system_failure
 from diskcopy.extents import Extent
-from diskcopy.image import Block, Image
+from diskcopy.image import Block, Image, Lineage
 from diskcopy.storage import locks
 
-# Ranges asked of the filesystem at a time: what a caller does not come to is not walked.
-_WALK = 1024
+# Ranges asked of the filesystem at a time: few at first, since many callers want the
+# next one only, then more and more.
+_FIRST_WALK, _LONGEST_WALK = 4, 4096
 
 
 class Descriptor(Image):
@@ -29,7 +29,7 @@ class Descriptor(Image):
     def __init__(self, fd: int, name: str, *, writable: bool) -> None:
         self.fd = fd
         self.name = name
-        self.can = frozenset({"read", "extents", "write"} if writable else {"read", "extents"})
+        self.can = frozenset({"read", "extents", "write", "reread"} if writable else {"read", "extents"})
 
     def fileno(self) -> int | None:
         return self.fd
@@ -44,11 +44,13 @@ class Descriptor(Image):
 
     def _extents(self, offset: int, length: int) -> Iterator[Extent]:
         end = offset + length
+        walk = _FIRST_WALK
         while offset < end:
             try:
-                pairs, reached = _fd.data_ranges(self.fd, offset, end, _WALK)
+                pairs, reached = _fd.data_ranges(self.fd, offset, end, walk)
             except FdFailure as failure:
                 raise system_failure(self.name, "find data", failure) from None
+            walk = min(4 * walk, _LONGEST_WALK)
             ranges = iter(pairs)
             for start, stop in zip(ranges, ranges, strict=True):
                 if start > offset:
@@ -114,8 +116,8 @@ class File(Descriptor):
         self._state = (about.st_size, about.st_mtime_ns)
         self._writable = writable
 
-    def identity(self) -> frozenset[tuple[str, int, int]]:
-        return file_identity(os.fstat(self.fd))
+    def identity(self) -> frozenset[Lineage]:
+        return frozenset({(file_identity(os.fstat(self.fd)),)})
 
     def check_unchanged(self) -> None:
         about = os.fstat(self.fd)
@@ -196,7 +198,7 @@ class NewFile(Descriptor):
             raise system_failure(path, "create", failure) from None
 
     def _hidden_name(self) -> str:
-        return f".{self._file_name[:200]}.{secrets.token_hex(4)}.diskcopy"
+        return f".{self._file_name[:200]}.{os.urandom(4).hex()}.diskcopy"
 
     def _reserve(self, size: int, preallocate: bool) -> None:
         try:
@@ -263,9 +265,9 @@ class NewFile(Descriptor):
             super()._close()
 
 
-def file_identity(about: os.stat_result) -> frozenset[tuple[str, int, int]]:
+def file_identity(about: os.stat_result) -> tuple[str, int, int]:
     """What tells two names of one regular file: its filesystem and inode."""
-    return frozenset({("inode", about.st_dev, about.st_ino)})
+    return ("inode", about.st_dev, about.st_ino)
 
 
 def _replaceable(path: str, target: str) -> os.stat_result | None:

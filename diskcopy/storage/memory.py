@@ -27,7 +27,7 @@ class Memory(Image):
         self.size = len(self.content)
         self.is_zero = isinstance(content, int)
         self._facts = None if facts is None else list(facts)
-        self.can = frozenset({"read", "write"} | ({"extents"} if facts is not None else set()))
+        self.can = frozenset({"read", "write", "reread"} | ({"extents"} if facts is not None else set()))
 
     def _readinto(self, offset: int, buffer: memoryview) -> None:
         buffer[:] = memoryview(self.content)[offset : offset + buffer.nbytes]

@@ -16,8 +16,17 @@ class StreamReader(Image):
     can = frozenset({"sequential"})
 
     def __init__(self, fd: int, name: str) -> None:
+        """fd: closed with the image, unless it is one of the standard streams"""
         self.fd = fd
         self.name = name
+
+    @classmethod
+    def at(cls, path: str) -> StreamReader:
+        """The stream that a path names: a FIFO, or a character device."""
+        try:
+            return cls(os.open(path, os.O_RDONLY | os.O_CLOEXEC), path)
+        except OSError as failure:
+            raise system_failure(path, "open", failure) from None
 
     def _read_next(self, buffer: memoryview) -> int:
         filled = 0
@@ -30,6 +39,11 @@ class StreamReader(Image):
                 break
             filled += got
         return filled
+
+    def _close(self) -> None:
+        if self.fd > 2:
+            os.close(self.fd)
+            self.fd = -1
 
     def describe(self) -> dict[str, object]:
         return {"storage": "stream"}
@@ -46,6 +60,14 @@ class StreamWriter(Image):
         self.name = name
         self.size = 0
 
+    @classmethod
+    def at(cls, path: str) -> StreamWriter:
+        """The stream that a path names: a FIFO, or a character device."""
+        try:
+            return cls(os.open(path, os.O_WRONLY | os.O_CLOEXEC), path)
+        except OSError as failure:
+            raise system_failure(path, "open", failure) from None
+
     def _write(self, offset: int, buffer: memoryview) -> None:
         if offset != self.size:
             raise Error(self.name, "is a stream and takes bytes in order only", offset=offset)
@@ -60,6 +82,11 @@ class StreamWriter(Image):
     def _resize(self, size: int) -> None:
         if size != self.size:
             raise Error(self.name, f"is a stream of {self.size} bytes and cannot become {size}")
+
+    def _close(self) -> None:
+        if self.fd > 2:
+            os.close(self.fd)
+            self.fd = -1
 
     def describe(self) -> dict[str, object]:
         return {"storage": "stream"}

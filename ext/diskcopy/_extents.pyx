@@ -134,6 +134,36 @@ def invert(const int64_t[::1] pairs not None, int64_t start, int64_t end):
     return subtract(whole, pairs)
 
 
+def widen(const int64_t[::1] pairs not None, int64_t unit, int64_t gap, int64_t limit):
+    """The sorted set `pairs` with each range rounded outward to multiples of `unit`, cut at
+    `limit`, and ranges joined that lie less than `gap` bytes apart."""
+    cdef Py_ssize_t count = _pairs_in(pairs), i, kept = 0
+    cdef array.array result = _room(count)
+    cdef int64_t* out = <int64_t*> result.data.as_longlongs
+    cdef const int64_t* source = _first(pairs)
+    cdef int64_t start, end
+    if unit <= 0:
+        raise ValueError("ranges are rounded to a positive number of bytes")
+    with nogil:
+        for i in range(0, count, 2):
+            start = source[i] - source[i] % unit
+            # No rounding up near 2**63: the limit is lower, or the end is it.
+            end = source[i + 1]
+            if end % unit:
+                end = limit if limit - end < unit - end % unit else end + unit - end % unit
+            if end > limit:
+                end = limit
+            if kept and start - out[kept - 1] < gap or kept and start <= out[kept - 1]:
+                if end > out[kept - 1]:
+                    out[kept - 1] = end
+            elif start < end:
+                out[kept] = start
+                out[kept + 1] = end
+                kept += 2
+    array.resize(result, kept)
+    return result
+
+
 def from_bitmap(const unsigned char[::1] bitmap not None, int64_t unit, int64_t base):
     """The set bits of `bitmap` as sorted ranges: bit n of it, least significant first, is
     `unit` bytes at base + n * unit. Raises OverflowError where an end passes 2**63."""

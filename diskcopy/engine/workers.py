@@ -1,0 +1,99 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A few threads that pull work until there is none: first error wins, all are joined."""
+
+from __future__ import annotations
+
+import mmap
+import os
+import threading
+from collections.abc import Callable
+from typing import TypeVar
+
+from diskcopy.errors import Cancelled
+
+# A request: large enough that Python's share of it is lost in the copying (some 40 us
+# against 300), small enough to stay in a processor's cache on the way through.
+REQUEST = 1 << 20
+
+# How often the caller hears of progress, and cancellation from outside is looked at.
+_TICK = 0.1
+
+Work = TypeVar("Work")
+
+
+class Stop:
+    """Tells workers to end early, because one failed or the caller asked for it."""
+
+    def __init__(self, cancel: threading.Event | None) -> None:
+        self._cancel = cancel
+        self._stopped = threading.Event()
+
+    def set(self) -> None:
+        self._stopped.set()
+
+    def check(self) -> None:
+        """Raise Cancelled where the work should end."""
+        if self._stopped.is_set() or (self._cancel is not None and self._cancel.is_set()):
+            raise Cancelled("the work", "was cancelled, nothing was written")
+
+
+def default_workers() -> int:
+    """One for each processor that we may use, two at least: one reads while the other writes."""
+    return min(16, max(2, len(os.sched_getaffinity(0))))
+
+
+def run(
+    pull: Callable[[memoryview], Work | None],
+    work: Callable[[Work, memoryview], None],
+    *,
+    workers: int,
+    room: int,
+    stop: Stop,
+    tick: Callable[[], None],
+) -> None:
+    """Call `work(pull(buffer), buffer)` in threads until `pull` returns None.
+
+    `pull` is called by one thread at a time. Each thread has a page-aligned buffer of
+    `room` bytes for itself. `tick` is called in the calling thread about ten times
+    a second. Raises the first error of any thread, after all have ended.
+    """
+    pulling = threading.Lock()
+    ended = threading.Semaphore(0)
+    errors: list[BaseException] = []
+
+    def worker() -> None:
+        try:
+            # Anonymous memory is page-aligned, and given back at once.
+            buffer = memoryview(mmap.mmap(-1, room))
+            while True:
+                stop.check()
+                with pulling:
+                    item = pull(buffer)
+                if item is None:
+                    return
+                work(item, buffer)
+        except BaseException as error:
+            errors.append(error)
+            stop.set()
+        finally:
+            ended.release()
+
+    threads = [threading.Thread(target=worker, name=f"diskcopy-{n}", daemon=True) for n in range(workers)]
+    running = workers
+    try:
+        for thread in threads:
+            thread.start()
+        while running:
+            if ended.acquire(timeout=_TICK):
+                running -= 1
+            else:
+                tick()
+    finally:
+        # On Ctrl-C as well: the threads write to a target that the caller is about to remove.
+        if running:
+            stop.set()
+        for thread in threads:
+            if thread.ident is not None:
+                thread.join()
+    if errors:
+        raise errors[0]

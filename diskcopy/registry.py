@@ -1,0 +1,267 @@
+# SPDX-License-Identifier: Apache-2.0
+"""From what a person typed, or an image's first bytes, to a stack of images.
+
+A new storage is a line in `_open_storage` and `create`; a new format is a line in `FORMATS`.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import stat
+from contextlib import ExitStack
+
+from diskcopy.errors import Corrupt, Refused, Unsupported, UsageError, WrongFormat, system_failure
+from diskcopy.formats import known
+from diskcopy.formats.raw import Raw
+from diskcopy.image import Image, Lineage, shares_storage
+from diskcopy.storage.file import File, NewFile, file_identity
+
+FORMATS = ("raw", "qcow2")
+
+# qemu has no limit, but opens one image for each link; real chains have a handful.
+_DEEPEST_CHAIN = 100
+# What format detection looks at: every magic lies in the first sector.
+_PROBE = 512
+_SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+://")
+
+
+def open(
+    location: str, format: str | None = None, *, untrusted: bool = False, force_share: bool = False
+) -> Image:
+    """The disk at a location: a path, or "-" for standard input.
+
+    format: "raw" or "qcow2"; found out from the first bytes by default
+    untrusted: follow no reference that an image makes to other files
+    force_share: read images that another process has open for writing as well
+    """
+    check_format(format)
+    opener = _Opener(untrusted=untrusted, force_share=force_share)
+    return opener.open(location, format, chain=())
+
+
+def create(
+    location: str,
+    format: str,
+    size: int | None,
+    *,
+    source: Image,
+    compress: str | None = None,
+    cluster_size: int | None = None,
+    preallocate: str = "off",
+    durable: bool = True,
+) -> Image:
+    """A new disk of `size` bytes at a location, to be written and committed.
+
+    Raises Refused where `source` lives on what would be written, or the location is a
+    device that is too small or in use.
+    """
+    check_format(format)
+    if format == "raw":
+        for value, option in ((compress, "compression"), (cluster_size, "a cluster size")):
+            if value is not None:
+                raise UsageError(location, f"raw has no {option}", remedy="use -O qcow2")
+        if preallocate == "metadata":
+            raise UsageError(location, "raw has no metadata to preallocate", remedy="use full, or off")
+    with ExitStack() as undo:
+        storage = undo.enter_context(
+            _create_storage(
+                location,
+                size if format == "raw" else None,
+                source.identity(),
+                preallocate=format == "raw" and preallocate == "full",
+                durable=durable,
+            )
+        )
+        image: Image = Raw(storage)
+        if format == "qcow2":
+            if "sequential" in storage.can:
+                raise UsageError(location, "qcow2 cannot be written to a stream", remedy="name a file")
+            from diskcopy.formats.qcow2.writer import Qcow2Writer
+
+            image = Qcow2Writer(
+                storage,
+                size,
+                cluster_size=cluster_size or 64 << 10,
+                compression=compress,
+                preallocate=preallocate,
+            )
+        elif (
+            storage.size is not None and size is not None and storage.size < size and storage.can >= {"read"}
+        ):
+            raise Refused(
+                location,
+                f"has {storage.size} bytes and the disk needs {size}",
+                remedy=f"use a target at least {size - storage.size} bytes larger",
+            )
+        undo.pop_all()
+        return image
+
+
+def target_format(location: str) -> str:
+    """The format that a target's name asks for: qcow2 for NAME.qcow2, raw otherwise.
+
+    Raises UsageError for names of formats that diskcopy does not write.
+    """
+    ending = os.path.splitext(location)[1].lower()
+    if ending == ".qcow2":
+        return "qcow2"
+    if ending in (".vmdk", ".vdi", ".vhd", ".vhdx", ".qed"):
+        raise UsageError(
+            location, f"diskcopy does not write {ending[1:]}", remedy="say -O raw or -O qcow2 to use the name"
+        )
+    return "raw"
+
+
+def check_format(format: str | None) -> None:
+    """Raise UsageError unless it is a format, or None."""
+    if format is not None and format not in FORMATS:
+        raise UsageError(format, "is not a format", remedy=f"there is {' and '.join(FORMATS)}")
+
+
+class _Opener:
+    """Opens locations and what their images refer to, under one set of rules."""
+
+    def __init__(self, *, untrusted: bool, force_share: bool) -> None:
+        self._untrusted = untrusted
+        self._force_share = force_share
+
+    def open(self, location: str, format: str | None, chain: tuple[frozenset[Lineage], ...]) -> Image:
+        """chain: the identities of the images whose references led here."""
+        with ExitStack() as undo:
+            storage = undo.enter_context(self._open_storage(location))
+            identity = storage.identity()
+            if identity and identity in chain:
+                raise Corrupt(location, "is its own backing image: the chain never ends")
+            if len(chain) > _DEEPEST_CHAIN:
+                raise Corrupt(location, f"a chain of more than {_DEEPEST_CHAIN} images is not followed")
+            image = self._open_format(storage, location, format, (*chain, identity))
+            undo.pop_all()
+            return image
+
+    def _open_storage(self, location: str) -> Image:
+        if location == "-":
+            from diskcopy.storage.stream import StreamReader
+
+            return StreamReader(0, "standard input")
+        path = _path(location)
+        if _is_block_device(path):
+            from diskcopy.storage.block import BlockDevice
+
+            return BlockDevice(path)
+        about = _stat(path)
+        if stat.S_ISDIR(about.st_mode):
+            raise Refused(path, "is a directory", remedy="name the image in it")
+        if not stat.S_ISREG(about.st_mode):
+            from diskcopy.storage.stream import StreamReader
+
+            return StreamReader.at(path)
+        return File(path, locking=not self._force_share)
+
+    def _open_format(
+        self, storage: Image, location: str, format: str | None, chain: tuple[frozenset[Lineage], ...]
+    ) -> Image:
+        if "sequential" in storage.can:
+            if format not in (None, "raw"):
+                raise UsageError(location, f"{format} cannot be read from a stream", remedy="name a file")
+            return Raw(storage)
+        if format == "raw":
+            return Raw(storage)
+        size = storage.size or 0
+        first_bytes = bytes(storage.read(0, min(size, _PROBE)))
+        if format == "qcow2" or first_bytes.startswith(b"QFI\xfb"):
+            from diskcopy.formats.qcow2.reader import Qcow2
+
+            try:
+                return Qcow2(storage, None if self._untrusted else self._follow(location, chain))
+            except WrongFormat:
+                if format is not None:
+                    raise
+        known.refuse(storage, first_bytes)
+        return Raw(storage)
+
+    def _follow(self, location: str, chain: tuple[frozenset[Lineage], ...]) -> _Reference:
+        return _Reference(self, location, chain)
+
+
+class _Reference:
+    """Opens what the image at a location refers to: backing images and data files."""
+
+    def __init__(self, opener: _Opener, location: str, chain: tuple[frozenset[Lineage], ...]) -> None:
+        self._opener = opener
+        self._location = location
+        self._chain = chain
+
+    def __call__(self, reference: str, format: str | None) -> Image:
+        if reference.startswith("file:") and not reference.startswith("file://"):
+            reference = reference[len("file:") :]
+        elif re.match(r"[A-Za-z][A-Za-z0-9+.-]*:", reference):
+            raise Unsupported(
+                self._location,
+                f"refers to {reference!r}, and only files are followed",
+                remedy="copy it first",
+            )
+        # A relative name is meant from the image that says it, as in qemu.
+        path = os.path.join(os.path.dirname(self._location), reference)
+        if format is not None and format not in FORMATS:
+            raise Unsupported(self._location, f"refers to {reference!r}, an image of format {format!r}")
+        return self._opener.open(path, format, self._chain)
+
+
+def _create_storage(
+    location: str, size: int | None, source: frozenset[Lineage], *, preallocate: bool, durable: bool
+) -> Image:
+    if location == "-":
+        from diskcopy.storage.stream import StreamWriter
+
+        return StreamWriter(1, "standard output")
+    if location == "null:":
+        from diskcopy.storage.null import Null
+
+        return Null()
+    path = _path(location)
+    if _is_block_device(path):
+        from diskcopy.storage.block import BlockDevice
+
+        device = BlockDevice(path, writable=True)
+        _refuse_source(location, device.identity(), source)
+        return device
+    if os.path.exists(path):
+        about = _stat(path)
+        if not stat.S_ISREG(about.st_mode) and not stat.S_ISDIR(about.st_mode):
+            from diskcopy.storage.stream import StreamWriter
+
+            return StreamWriter.at(path)
+        _refuse_source(location, frozenset({(file_identity(about),)}), source)
+    return NewFile(path, size, preallocate=preallocate, durable=durable)
+
+
+def _refuse_source(location: str, target: frozenset[Lineage], source: frozenset[Lineage]) -> None:
+    if shares_storage(target, source):
+        raise Refused(
+            location, "is what the copy reads, or holds it", remedy="write to another file or device"
+        )
+
+
+def _path(location: str) -> str:
+    if _SCHEME.match(location):
+        scheme = location.split(":", 1)[0]
+        raise UsageError(
+            location, f"{scheme}:// is not a location diskcopy knows", remedy="use a path, or - for a pipe"
+        )
+    if not location:
+        raise UsageError("''", "is not a location", remedy="use a path, or - for a pipe")
+    if "\0" in location:
+        raise UsageError(repr(location), "a path cannot have a zero byte in it")
+    return location
+
+
+def _stat(path: str) -> os.stat_result:
+    try:
+        return os.stat(path)
+    except OSError as failure:
+        raise system_failure(path, "open", failure) from None
+
+
+def _is_block_device(path: str) -> bool:
+    return os.path.exists(path) and stat.S_ISBLK(os.stat(path).st_mode)
