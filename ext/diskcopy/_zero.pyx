@@ -7,7 +7,7 @@ from libc.string cimport memcmp
 import array as _array
 
 cdef extern from "zero_scan.h" nogil:
-    ctypedef int (*zero_scan_fn)(const uint8_t* block, size_t size)
+    ctypedef size_t (*zero_scan_fn)(const uint8_t* memory, size_t size)
     zero_scan_fn zero_scan_by_name(const char* name)
 
 NAMES = ("avx2", "sse2", "portable")
@@ -42,23 +42,20 @@ use_kernel(kernels()[0])
 
 
 cdef bint block_is_zero(const uint8_t* block, size_t size) noexcept nogil:
-    return scanner(block, size)
+    return scanner(block, size) == size
 
 
 cdef bint next_data(const uint8_t* buffer, size_t position, size_t size, size_t granularity,
                     size_t* start, size_t* end) noexcept nogil:
-    cdef size_t step
-    while position < size:
-        step = min(granularity, size - position)
-        if not scanner(buffer + position, step):
-            break
-        position += step
-    if position >= size:
+    cdef size_t step, zeroes = scanner(buffer + position, size - position)
+    if zeroes == size - position:
         return False
+    position += zeroes - zeroes % granularity
     start[0] = position
+    position += min(granularity, size - position)
     while position < size:
         step = min(granularity, size - position)
-        if scanner(buffer + position, step):
+        if scanner(buffer + position, step) == step:
             break
         position += step
     end[0] = position
@@ -72,7 +69,7 @@ def is_zero(const unsigned char[::1] buffer not None):
     if size == 0:
         return True
     with nogil:
-        answer = scanner(&buffer[0], size)
+        answer = scanner(&buffer[0], size) == size
     return answer
 
 
