@@ -223,9 +223,11 @@ def _create_storage(
     if _is_block_device(path):
         from diskcopy.storage.block import BlockDevice
 
-        device = BlockDevice(path, writable=True)
-        _refuse_source(location, device.identity(), source)
-        return device
+        with ExitStack() as undo:
+            device = undo.enter_context(BlockDevice(path, writable=True))
+            _refuse_source(location, device.identity(), source)
+            undo.pop_all()
+            return device
     if os.path.exists(path):
         about = _stat(path)
         if not stat.S_ISREG(about.st_mode) and not stat.S_ISDIR(about.st_mode):

@@ -134,7 +134,7 @@ def loop_device() -> Iterator[Callable[..., str]]:
 @pytest.fixture
 def mounted(tmp_path: Path, loop_device: Callable[..., str]) -> Iterator[Callable[[str, int], Path]]:
     """`mounted("xfs", size)`: a folder on an empty filesystem of that kind and size in bytes, gone
-    after the test. Kinds: tmpfs, and whatever has a mkfs ("vfat" has no holes, "xfs" has reflinks).
+    after the test. Kinds: tmpfs, and whatever has a mkfs ("exfat" has no holes, "xfs" has reflinks).
 
     For tests that carry `@pytest.mark.root`.
     """
@@ -150,7 +150,9 @@ def mounted(tmp_path: Path, loop_device: Callable[..., str]) -> Iterator[Callabl
                 with open(medium, "wb") as file:
                     file.truncate(size)
                 _run(f"mkfs.{kind}", str(medium))
-                _run("mount", "-t", kind, loop_device(medium), str(folder))
+                # exFAT comes from a FUSE program, which mount finds by another name.
+                helper = {"exfat": "exfat-fuse"}.get(kind, kind)
+                _run("mount", "-t", helper, loop_device(medium), str(folder))
             ends.callback(_run, "umount", "--lazy", str(folder))
             return folder
 

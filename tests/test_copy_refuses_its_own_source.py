@@ -1,0 +1,65 @@
+# SPDX-License-Identifier: Apache-2.0
+"""No file is written that the copy reads, whatever name it is given by."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+from pathlib import Path
+
+import pytest
+from disks import MiB, sparse_file
+
+import diskcopy
+from diskcopy.errors import Refused
+
+
+def refused(source: Path | str, target: Path | str) -> None:
+    with pytest.raises(Refused, match="is what the copy reads, or holds it"):
+        diskcopy.copy(str(source), str(target), target_format="raw")
+
+
+def test_by_any_name(tmp_path: Path) -> None:
+    content = sparse_file(tmp_path / "a", 1, MiB)
+    os.link(tmp_path / "a", tmp_path / "hard")
+    (tmp_path / "soft").symlink_to("a")
+    for name in ("a", "hard", "soft", "./a"):
+        refused(tmp_path / "a", f"{tmp_path}/{name}")
+        refused(f"{tmp_path}/{name}", tmp_path / "a")
+    assert (tmp_path / "a").read_bytes() == content
+
+
+def test_through_the_backing_chain(tmp_path: Path) -> None:
+    sparse_file(tmp_path / "base", 1, MiB)
+    for overlay, below, kind in (("middle", "base", "raw"), ("top", "middle", "qcow2")):
+        subprocess.run(
+            ["qemu-img", "create", "-q", "-f", "qcow2", "-b", below, "-F", kind, overlay],
+            check=True,
+            cwd=tmp_path,
+        )
+    refused(tmp_path / "top", tmp_path / "base")
+    refused(tmp_path / "top", tmp_path / "middle")
+
+
+def test_through_a_data_file(tmp_path: Path) -> None:
+    subprocess.run(
+        ["qemu-img", "create", "-q", "-f", "qcow2", "-o", "data_file=d,data_file_raw=on", "a", "1M"],
+        check=True,
+        cwd=tmp_path,
+    )
+    refused(tmp_path / "a", tmp_path / "d")
+
+
+@pytest.mark.root
+def test_through_a_loop_device(tmp_path: Path, loop_device) -> None:
+    sparse_file(tmp_path / "a", 1, 4 * MiB)
+    subprocess.run(
+        ["sfdisk", "-q", str(tmp_path / "a")],
+        input="start=2048,size=2048\nstart=4096\n",
+        text=True,
+        check=True,
+    )
+    device = loop_device(tmp_path / "a", "--partscan")
+    refused(device, tmp_path / "a")
+    refused(tmp_path / "a", device)
+    refused(device, device)
