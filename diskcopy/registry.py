@@ -148,7 +148,7 @@ class _Opener:
         if _is_block_device(path):
             from diskcopy.storage.block import BlockDevice
 
-            return BlockDevice(path)
+            return BlockDevice(path, locking=not self._force_share)
         about = _stat(path)
         if stat.S_ISDIR(about.st_mode):
             raise Refused(path, "is a directory", remedy="name the image in it")
@@ -221,13 +221,10 @@ def _create_storage(
         return Null()
     path = _path(location)
     if _is_block_device(path):
-        from diskcopy.storage.block import BlockDevice
+        from diskcopy.storage.block import BlockDevice, device_identity
 
-        with ExitStack() as undo:
-            device = undo.enter_context(BlockDevice(path, writable=True))
-            _refuse_source(location, device.identity(), source)
-            undo.pop_all()
-            return device
+        _refuse_source(location, device_identity(_stat(path)), source)
+        return BlockDevice(path, writable=True)
     if os.path.exists(path):
         about = _stat(path)
         if not stat.S_ISREG(about.st_mode) and not stat.S_ISDIR(about.st_mode):

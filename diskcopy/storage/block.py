@@ -9,6 +9,7 @@ import os
 
 from diskcopy.errors import Refused, system_failure
 from diskcopy.image import Lineage
+from diskcopy.storage import locks
 from diskcopy.storage.file import Descriptor, file_identity
 
 # _IO(0x12, 104) of <linux/fs.h>: the size of a logical sector.
@@ -18,8 +19,9 @@ _BLKSSZGET = 0x1268
 class BlockDevice(Descriptor):
     """A block device, opened to be read, or to be written by us alone."""
 
-    def __init__(self, path: str, *, writable: bool = False) -> None:
-        """Raises Refused where it is to be written and is mounted, or held by anything else."""
+    def __init__(self, path: str, *, writable: bool = False, locking: bool = True) -> None:
+        """Raises Refused where a running guest writes to it, and where it is to be written and
+        is mounted, or held by anything else."""
         # O_EXCL on a block device: only if nobody holds it, mounts and volume managers included.
         flags = os.O_CLOEXEC | (os.O_RDWR | os.O_EXCL if writable else os.O_RDONLY)
         try:
@@ -33,26 +35,36 @@ class BlockDevice(Descriptor):
                 ) from None
             raise system_failure(path, "open", failure) from None
         super().__init__(fd, path, writable=writable)
-        self.size = os.lseek(fd, 0, os.SEEK_END)
+        try:
+            if locking:  # qemu holds no device for itself; only its locks tell
+                locks.claim(fd, path, writing=writable)
+            self.size = os.lseek(fd, 0, os.SEEK_END)
+        except BaseException:
+            os.close(fd)
+            raise
 
     def identity(self) -> frozenset[Lineage]:
-        """The device, the disk that it is a partition of, and the file behind a loop device."""
-        device = os.fstat(self.fd).st_rdev
-        lineage = [("device", os.major(device), os.minor(device))]
-        about = os.path.realpath(f"/sys/dev/block/{os.major(device)}:{os.minor(device)}")
-        if os.path.exists(f"{about}/partition"):
-            about = os.path.dirname(about)
-            major, minor = _line(f"{about}/dev").split(":")
-            lineage.append(("device", int(major), int(minor)))
-        if os.path.exists(f"{about}/loop/backing_file"):
-            path = _line(f"{about}/loop/backing_file")
-            if os.path.exists(path):  # it may be deleted, or lie outside this mount namespace
-                lineage.append(file_identity(os.stat(path)))
-        return frozenset({tuple(lineage)})
+        return device_identity(os.fstat(self.fd))
 
     def describe(self) -> dict[str, object]:
         sector = int.from_bytes(fcntl.ioctl(self.fd, _BLKSSZGET, bytes(4)), "little")
         return {"storage": "block device", "size": self.size, "sector size": sector}
+
+
+def device_identity(about: os.stat_result) -> frozenset[Lineage]:
+    """The device, the disk that it is a partition of, and the file behind a loop device."""
+    device = about.st_rdev
+    lineage = [("device", os.major(device), os.minor(device))]
+    folder = os.path.realpath(f"/sys/dev/block/{os.major(device)}:{os.minor(device)}")
+    if os.path.exists(f"{folder}/partition"):
+        folder = os.path.dirname(folder)
+        major, minor = _line(f"{folder}/dev").split(":")
+        lineage.append(("device", int(major), int(minor)))
+    if os.path.exists(f"{folder}/loop/backing_file"):
+        path = _line(f"{folder}/loop/backing_file")
+        if os.path.exists(path):  # it may be deleted, or lie outside this mount namespace
+            lineage.append(file_identity(os.stat(path)))
+    return frozenset({tuple(lineage)})
 
 
 def _line(path: str) -> str:

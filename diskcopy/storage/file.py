@@ -40,7 +40,7 @@ class Descriptor(Image):
         except FdFailure as failure:
             raise system_failure(self.name, "read", failure) from None
         if got < buffer.nbytes:
-            raise Error(self.name, "ends early", offset=offset + got, remedy="somebody cut it short")
+            raise self._ends_early(offset + got)
 
     def _extents(self, offset: int, length: int) -> Iterator[Extent]:
         end = offset + length
@@ -49,6 +49,8 @@ class Descriptor(Image):
             try:
                 pairs, reached = _fd.data_ranges(self.fd, offset, end, walk)
             except FdFailure as failure:
+                if failure.errno == 0:
+                    raise self._ends_early(failure.offset) from None
                 raise system_failure(self.name, "find data", failure) from None
             walk = min(4 * walk, _LONGEST_WALK)
             ranges = iter(pairs)
@@ -60,6 +62,9 @@ class Descriptor(Image):
             if reached > offset:
                 yield Extent(offset, reached - offset, True, True)
                 offset = reached
+
+    def _ends_early(self, offset: int) -> Error:
+        return Error(self.name, "ends early", offset=offset, remedy="somebody cut it short")
 
     def _write(self, offset: int, buffer: memoryview) -> None:
         try:
@@ -85,7 +90,7 @@ class Descriptor(Image):
 
     def _reread(self) -> Image:
         """The same descriptor, its pages dropped from memory: the next read comes from the storage."""
-        os.fsync(self.fd)
+        Descriptor._flush(self)  # pages that are not yet stored would stay, whatever a subclass flushes
         os.posix_fadvise(self.fd, 0, 0, os.POSIX_FADV_DONTNEED)
         return self
 
@@ -100,12 +105,16 @@ class File(Descriptor):
 
     def __init__(self, path: str, *, writable: bool = False, locking: bool = True) -> None:
         """Raises NotFound, NotPermitted, or Refused where another process has the image in use."""
+        # O_NONBLOCK changes nothing for a regular file; a FIFO without a writer would wait for one.
+        flags = (os.O_RDWR if writable else os.O_RDONLY) | os.O_NONBLOCK | os.O_CLOEXEC
         try:
-            fd = os.open(path, (os.O_RDWR if writable else os.O_RDONLY) | os.O_CLOEXEC)
+            fd = os.open(path, flags)
         except OSError as failure:
             raise system_failure(path, "open", failure) from None
         super().__init__(fd, path, writable=writable)
         try:
+            if not stat.S_ISREG(os.fstat(fd).st_mode):
+                raise Refused(path, "is not a regular file")
             if locking:
                 locks.claim(fd, path, writing=writable)
         except BaseException:
@@ -198,7 +207,9 @@ class NewFile(Descriptor):
             raise system_failure(path, "create", failure) from None
 
     def _hidden_name(self) -> str:
-        return f".{self._file_name[:200]}.{os.urandom(4).hex()}.diskcopy"
+        # A name has 255 bytes at the most.
+        told = os.fsencode(self._file_name)[:200].decode(errors="ignore")
+        return f".{told}.{os.urandom(4).hex()}.diskcopy"
 
     def _reserve(self, size: int, preallocate: bool) -> None:
         try:
@@ -213,6 +224,14 @@ class NewFile(Descriptor):
     def _resize(self, size: int) -> None:
         self._reserve(size, preallocate=False)
 
+    def _zero(self, offset: int, length: int, punch: bool) -> bool:
+        super()._zero(offset, length, punch)
+        end = offset + length
+        if self._fixed_size is None and os.fstat(self.fd).st_size < end:
+            # Zeroing calls keep the size. Setting it could undo another thread's longer write.
+            self._write(end - 1, memoryview(b"\0"))
+        return True
+
     def _start_writeback(self, offset: int, length: int) -> None:
         if self._durable:
             super()._start_writeback(offset, length)
@@ -222,6 +241,8 @@ class NewFile(Descriptor):
             super()._flush()
 
     def _commit(self) -> None:
+        if self._done:
+            return
         try:
             if self._temporary is None:
                 self._link(self._file_name)
@@ -277,7 +298,9 @@ def _replaceable(path: str, target: str) -> os.stat_result | None:
     except FileNotFoundError:
         if target.startswith("/dev/") and not target.startswith("/dev/shm/"):
             raise Refused(
-                path, "there is no such device", remedy="a file would be made in its place"
+                path,
+                "there is no such device, and a file would be made in its place",
+                remedy="check the name (lsblk lists the devices)",
             ) from None
         if not os.path.isdir(os.path.dirname(target)):
             raise NotFound(path, "cannot create: its folder does not exist", errno=errno.ENOENT) from None
@@ -286,6 +309,8 @@ def _replaceable(path: str, target: str) -> os.stat_result | None:
         raise system_failure(path, "create", failure) from None
     if stat.S_ISDIR(about.st_mode):
         raise Refused(path, "is a directory", remedy="name the file to write in it")
+    if not stat.S_ISREG(about.st_mode):
+        raise Refused(path, "is not a regular file, and would be replaced by one")
     # A guest that has the old file open would go on with it, unseen, after the rename.
     with File(target):
         return about

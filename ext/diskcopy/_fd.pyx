@@ -17,7 +17,7 @@ cdef extern from "<unistd.h>" nogil:
     ssize_t pread(int fd, void* buffer, size_t size, int64_t offset)
     ssize_t pwrite(int fd, const void* buffer, size_t size, int64_t offset)
     int64_t lseek(int fd, int64_t offset, int whence)
-    int SEEK_DATA, SEEK_HOLE
+    int SEEK_DATA, SEEK_HOLE, SEEK_END
 
 cdef extern from "<fcntl.h>" nogil:
     int fallocate(int fd, int mode, int64_t offset, int64_t length)
@@ -95,9 +95,13 @@ cdef int _write(int fd, const uint8_t* buffer, size_t size, int64_t offset, Fail
 cdef int _next_data(int fd, int64_t position, int64_t end, int64_t* start, int64_t* stop,
                     Failure* failure) noexcept nogil:
     """1 and the bounds of the next data in [position, end); 0 where only a hole is left; -1 on failure."""
-    cdef int64_t found = lseek(fd, position, SEEK_DATA)
+    cdef int64_t size, found = lseek(fd, position, SEEK_DATA)
     if found < 0:
         if errno == ENXIO:
+            # A hole to the end of the file, or past the end of one that was cut meanwhile.
+            size = lseek(fd, 0, SEEK_END)
+            if size < end:
+                return _fail(failure, errno if size < 0 else 0, READ, size)
             return 0
         if errno == EINVAL or errno == EOPNOTSUPP:
             # No such question here (some FUSE and network filesystems): all of it is data.
@@ -113,6 +117,9 @@ cdef int _next_data(int fd, int64_t position, int64_t end, int64_t* start, int64
         if errno != ENXIO:
             return _fail(failure, errno, SEEK, start[0])
         # Somebody cut the file meanwhile; the read will find out.
+        found = end
+    if found <= start[0]:
+        # Punched between the two questions, or a filesystem that does not go on: reading is always right.
         found = end
     stop[0] = min(found, end)
     return 1
@@ -147,7 +154,8 @@ def data_ranges(int fd, int64_t start, int64_t end, Py_ssize_t most):
     """Where [start, end) of a file has data, by SEEK_DATA and SEEK_HOLE, without reading it.
 
     Returns (pairs, position): up to `most` ranges as array('q') start0, end0, ..., and how
-    far the walk came: `end`, or less where `most` ran out.
+    far the walk came: `end`, or less where `most` ran out. Raises FdFailure, with errno 0
+    where the file ends before `end`.
     """
     cdef array.array pairs = array.clone(_array.array("q"), 2 * most, zero=False)
     cdef int64_t* out = <int64_t*> pairs.data.as_longlongs
@@ -212,25 +220,32 @@ cdef int _write_zeroes(int fd, int64_t start, int64_t end, Failure* failure) noe
     return 0
 
 
+cdef int _call_zero(int fd, int64_t start, int64_t end, bint punch) noexcept nogil:
+    cdef int code = EOPNOTSUPP
+    if punch:
+        code = _try_punch(fd, start, end - start)
+    if code and _refused(code):
+        code = _try_zero(fd, start, end - start)
+    return code
+
+
 cdef int _make_zero(int fd, int64_t start, int64_t end, bint punch, Failure* failure) noexcept nogil:
     """Zero a range by the cheapest means the descriptor has."""
     # Block devices refuse what is not aligned to their sectors, 4096 bytes at the most.
     cdef int64_t inner_start = (start + 4095) & ~(<int64_t> 4095)
     cdef int64_t inner_end = end & ~(<int64_t> 4095)
-    cdef int code = EOPNOTSUPP
-    if inner_start >= inner_end:
-        return _write_zeroes(fd, start, end, failure)
-    if punch:
-        code = _try_punch(fd, inner_start, inner_end - inner_start)
-    if code and _refused(code):
-        code = _try_zero(fd, inner_start, inner_end - inner_start)
-    if code:
-        if not _refused(code):
-            return _fail(failure, code, ZERO, inner_start)
-        return _write_zeroes(fd, start, end, failure)
-    if _write_zeroes(fd, start, inner_start, failure) < 0:
-        return -1
-    return _write_zeroes(fd, inner_end, end, failure)
+    cdef int code = _call_zero(fd, start, end, punch)
+    if code == 0:
+        return 0
+    if code == EINVAL and inner_start < inner_end and (start < inner_start or inner_end < end):
+        code = _call_zero(fd, inner_start, inner_end, punch)
+        if code == 0:
+            if _write_zeroes(fd, start, inner_start, failure) < 0:
+                return -1
+            return _write_zeroes(fd, inner_end, end, failure)
+    if not _refused(code):
+        return _fail(failure, code, ZERO, start)
+    return _write_zeroes(fd, start, end, failure)
 
 
 def make_zero(int fd, int64_t start, int64_t end, bint punch):
@@ -283,7 +298,7 @@ def copy_range(int source, int target, int64_t start, int64_t end, unsigned char
     cdef uint8_t* memory
     cdef int found
     cdef Failure failure
-    if buffer.shape[0] < <Py_ssize_t> granularity or granularity == 0:
+    if <size_t> buffer.shape[0] < granularity or granularity == 0:
         raise ValueError("the buffer holds at least one block")
     memory = &buffer[0]
     # Whole blocks only, so that a zero run is not cut by the buffer's end.
