@@ -289,7 +289,7 @@ class _Parser:
         )
 
     def extensions(self, start: int, backing_offset: int) -> dict[int, bytes]:
-        """The header extensions: they end at the end mark, at the backing file's name, or with the cluster."""
+        """The header extensions, to the end mark, the backing file's name, or the cluster's end."""
         found: dict[int, bytes] = {}
         end = len(self.content)
         if backing_offset:
@@ -379,7 +379,7 @@ class _Parser:
         if offset + length > self.available:
             raise Corrupt(
                 self.name,
-                f"its {what} ({length} bytes at {offset}) reaches beyond the end of the file, {self.available}",
+                f"its {what} ({length} bytes at {offset}) reaches beyond the file's end, {self.available}",
                 offset=field,
                 remedy="the file was cut short: copy it again",
             )
