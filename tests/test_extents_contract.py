@@ -7,7 +7,7 @@ a data that takes no space.
 
 from __future__ import annotations
 
-from itertools import groupby
+from itertools import groupby, pairwise
 
 import pytest
 from hypothesis import given
@@ -61,10 +61,7 @@ def test_any_contiguous_extents(given_: str, one: int, other: int) -> None:
     start, end = sorted((min(one, len(whole)), min(other, len(whole))))
     result = list(normalised(extents(given_), start, end))
     assert picture(result) == whole[start:end]
-    assert all(
-        left.end == right.start and left[2:] != right[2:]
-        for left, right in zip(result, result[1:], strict=False)
-    )
+    assert all(left.end == right.start and left[2:] != right[2:] for left, right in pairwise(result))
     assert all(item.length > 0 for item in result)
     assert not result or (result[0].start, result[-1].end) == (start, end)
     assert ExtentMap.data_of(result) == ExtentMap((n, n + 1) for n in range(start, end) if whole[n] in "Aa")

@@ -140,7 +140,7 @@ def test_without_punch_space_is_kept(kernel: Kernel, tmp_path: Path, content: by
 def test_a_failing_zero_call_is_told(kernel: Kernel, content: bytes, call: str) -> None:
     """Refused and failed are two things: a failed one must not be papered over."""
     order = ["punch", "zero_range", "zeroout"]
-    before = {name: errno.EOPNOTSUPP for name in order[: order.index(call)]}
+    before = dict.fromkeys(order[: order.index(call)], errno.EOPNOTSUPP)
     answer = kernel("make_zero", 4096, 81920, True, **before, **{call: errno.EIO})
     assert answer["failure"] == [errno.EIO, "zero", 4096]
     assert answer["pwrite"] == 0

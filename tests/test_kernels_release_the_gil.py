@@ -19,7 +19,7 @@ MiB = 1 << 20
 
 
 def steps_beside(work: Callable[[], object], seconds: float) -> int:
-    """How often another thread came to run during calls of `work`: up to ten times, or as often as it could."""
+    """How often another thread came to run during calls of `work`, up to ten times."""
     steps = 0
     started, stop = threading.Event(), threading.Event()
 
@@ -58,7 +58,7 @@ def test_the_measure_sees_a_held_lock() -> None:
 )
 def test_another_thread_goes_on(name: str, tmp_path: Path) -> None:
     zeroes = bytearray(64 * MiB)
-    pairs = array("q", [n for n in range(2_000_000, 0, -1)])
+    pairs = array("q", range(2_000_000, 0, -1))
     path = tmp_path / "source"
     path.write_bytes(bytes(16 * MiB))
     source, target = os.open(path, os.O_RDONLY), os.open(tmp_path / "target", os.O_RDWR | os.O_CREAT)
