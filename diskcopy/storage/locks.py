@@ -15,7 +15,7 @@ import logging
 import os
 import struct
 
-from diskcopy.errors import Refused
+from diskcopy.errors import Refused, system_failure
 
 log = logging.getLogger("diskcopy")
 
@@ -37,10 +37,13 @@ def claim(fd: int, name: str, *, writing: bool) -> None:
             fcntl.fcntl(fd, fcntl.F_OFD_SETLK, _lock(fcntl.F_RDLCK, byte))
         taken = [_USES + p for p in (_WRITE, _RESIZE)] + [_DENIES + p for p in uses]
         busy = next((byte for byte in taken if _is_locked(fd, byte)), None)
-    except OSError as error:
-        if error.errno not in _UNLOCKABLE:
-            raise
-        log.debug("%s: this filesystem has no locks: %s", name, error)
+    except OSError as failure:
+        if failure.errno in (errno.EAGAIN, errno.EACCES):
+            # qemu's locks are shared ones; this is another program's, on all of the file.
+            raise Refused(name, "is locked by another program", remedy="stop it first") from None
+        if failure.errno not in _UNLOCKABLE:
+            raise system_failure(name, "lock", failure) from None
+        log.debug("%s: this filesystem has no locks: %s", name, failure)
         return
     if busy is not None:
         doing = "is open for writing in" if busy < _DENIES else "is kept for itself by"
