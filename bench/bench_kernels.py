@@ -132,7 +132,7 @@ def ranges() -> tuple[array[int], array[int]]:
     return sets[0], sets[1]
 
 
-@pytest.mark.parametrize("name", ["intersect", "subtract"])
+@pytest.mark.parametrize("name", ["unite", "intersect", "subtract"])
 def test_a_million_ranges(benchmark: Any, ranges: tuple[array[int], array[int]], name: str) -> None:
     assert benchmark.pedantic(getattr(_extents, name), ranges, rounds=7)
 
@@ -141,7 +141,7 @@ def test_a_million_ranges_merge_sorted(benchmark: Any, ranges: tuple[array[int],
     assert benchmark.pedantic(_extents.merge, (ranges[0],), rounds=7) == ranges[0]
 
 
-def test_a_million_ranges_union(benchmark: Any, ranges: tuple[array[int], array[int]]) -> None:
+def test_a_million_ranges_merge_unsorted(benchmark: Any, ranges: tuple[array[int], array[int]]) -> None:
     assert benchmark.pedantic(_extents.merge, (ranges[0] + ranges[1],), rounds=7)
 
 

@@ -123,7 +123,7 @@ class ExtentMap:
         return self._of(_extents.widen(self._pairs, unit, gap, limit))
 
     def __or__(self, other: ExtentMap) -> ExtentMap:
-        return self._of(_extents.merge(self._pairs + other._pairs))
+        return self._of(_extents.unite(self._pairs, other._pairs))
 
     def __and__(self, other: ExtentMap) -> ExtentMap:
         return self._of(_extents.intersect(self._pairs, other._pairs))

@@ -49,10 +49,23 @@ def test_merge_is_the_union_of_its_ranges(some: list[tuple[int, int]]) -> None:
 @given(byte_sets, byte_sets, st.integers(0, 60), st.integers(0, 60))
 def test_algebra_is_that_of_sets(left: frozenset[int], right: frozenset[int], start: int, end: int) -> None:
     a, b = flat(left), flat(right)
+    assert _extents.unite(a, b) == flat(left | right)
     assert _extents.intersect(a, b) == flat(left & right)
     assert _extents.subtract(a, b) == flat(left - right)
     assert _extents.invert(a, start, end) == flat(set(range(start, end)) - left)
     assert _extents.total(a) == len(left)
+
+
+@given(byte_sets, st.integers(1, 9), st.integers(0, 20), st.integers(0, 70))
+def test_widened_ranges_are_whole_units(some: frozenset[int], unit: int, gap: int, limit: int) -> None:
+    """Rounded outward, cut, and joined where the next range begins less than `gap` after."""
+    some = frozenset(byte for byte in some if byte < limit)
+    whole = {byte for at in some for byte in range(at - at % unit, min(at - at % unit + unit, limit))}
+    edges = list(flat(whole))
+    for end, start in zip(edges[1:-1:2], edges[2::2], strict=True):
+        if start - end < gap:
+            whole |= set(range(end, start))
+    assert _extents.widen(flat(some), unit, gap, limit) == flat(whole)
 
 
 @given(st.binary(max_size=40), st.integers(1, 9), st.integers(0, 9))
@@ -106,6 +119,8 @@ def test_disks_of_eight_exbibytes_do_not_overflow() -> None:
     assert list(_extents.invert(array("q"), 0, most)) == [0, most]
     assert list(_extents.merge(array("q", [0, most, most - 1, most]))) == [0, most]
     assert list(_extents.from_bitmap(b"\x01", 2**59, 2**62 - 1)) == [2**62 - 1, 2**62 - 1 + 2**59]
+    assert list(_extents.widen(array("q", [most - 9, most - 8]), 2**40, 0, most)) == [2**63 - 2**40, most]
+    assert list(_extents.unite(array("q", [0, most]), array("q", [5, 6]))) == [0, most]
     with pytest.raises(OverflowError):
         _extents.from_bitmap(b"\x01", 2**60, 2**62)
     with pytest.raises(OverflowError):
@@ -120,6 +135,8 @@ def test_wrong_arguments_are_refused() -> None:
             function(array("q", [1]))
     with pytest.raises(ValueError):
         _extents.merge(array("i", [1, 2]))
+    with pytest.raises(ValueError, match="positive"):
+        _extents.widen(array("q"), 0, 0, 9)
     with pytest.raises(ValueError, match="at least one byte"):
         _extents.from_bitmap(b"", 0, 0)
     with pytest.raises(ValueError, match="not negative"):
@@ -129,6 +146,7 @@ def test_wrong_arguments_are_refused() -> None:
 def test_nothing_is_a_set() -> None:
     nothing = array("q")
     assert not _extents.merge(nothing)
+    assert not _extents.unite(nothing, nothing)
     assert not _extents.intersect(nothing, nothing)
     assert not _extents.subtract(nothing, array("q", [0, 1]))
     assert not _extents.invert(nothing, 5, 5)

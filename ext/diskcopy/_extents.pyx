@@ -70,6 +70,28 @@ def merge(const int64_t[::1] pairs not None):
     return result
 
 
+def unite(const int64_t[::1] left not None, const int64_t[::1] right not None):
+    """The bytes in either of two sorted sets."""
+    cdef Py_ssize_t n = _pairs_in(left), m = _pairs_in(right), i = 0, j = 0, count
+    cdef array.array result = _room(n + m)
+    cdef int64_t* out = <int64_t*> result.data.as_longlongs
+    cdef const int64_t* a = _first(left)
+    cdef const int64_t* b = _first(right)
+    with nogil:
+        while i < n or j < m:
+            if j >= m or i < n and a[i] <= b[j]:
+                out[i + j] = a[i]
+                out[i + j + 1] = a[i + 1]
+                i += 2
+            else:
+                out[i + j] = b[j]
+                out[i + j + 1] = b[j + 1]
+                j += 2
+        count = _merge_sorted(out, n + m)
+    array.resize(result, count)
+    return result
+
+
 def intersect(const int64_t[::1] left not None, const int64_t[::1] right not None):
     """The bytes in both of two sorted sets."""
     cdef Py_ssize_t n = _pairs_in(left), m = _pairs_in(right), i = 0, j = 0, count = 0
