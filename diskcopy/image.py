@@ -67,7 +67,7 @@ class Image:
 
     def readinto(self, offset: int, buffer: Buffer) -> None:
         """Fill all of `buffer` with the bytes at `offset`, or raise an Error."""
-        view = memoryview(buffer)
+        view = memoryview(buffer).cast("B")
         self._check("read", offset, view.nbytes)
         if view.nbytes:
             self._readinto(offset, view)
@@ -76,7 +76,7 @@ class Image:
         """Fill `buffer` with the next bytes of a stream; how many, fewer only at its end."""
         if "sequential" not in self.can or "write" in self.can:
             raise Unsupported(self.name, "is not a stream to read from")
-        return self._read_next(memoryview(buffer))
+        return self._read_next(memoryview(buffer).cast("B"))
 
     def read(self, offset: int, length: int) -> bytearray:
         """The `length` bytes at `offset`: readinto for small things, such as headers."""
@@ -98,7 +98,7 @@ class Image:
 
     def write(self, offset: int, buffer: Buffer) -> None:
         """Write all of `buffer` at `offset`, or raise an Error."""
-        view = memoryview(buffer)
+        view = memoryview(buffer).cast("B")
         self._check("write", offset, view.nbytes)
         if view.nbytes:
             self._write(offset, view)

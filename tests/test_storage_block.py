@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import os
+import random
 import subprocess
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -58,6 +59,29 @@ def test_a_device_is_its_medium(medium: Path, loop_device: Callable[..., str]) -
     expected = bytearray(b"\xff" * (4 * MiB))
     expected[1000:1002] = b"AB"
     expected[5000 : 5001 + MiB] = bytes(MiB + 1)
+    assert medium.read_bytes() == expected
+
+
+@pytest.mark.parametrize("sector", ["512", "4096"])
+def test_writes_and_zeroes_side_by_side(medium: Path, loop_device: Callable[..., str], sector: str) -> None:
+    """Zeroing calls drop pages from memory; what was just written beside them must not go with them."""
+    rng = random.Random(sector)
+    expected = bytearray(b"\xff" * (4 * MiB))
+    with BlockDevice(loop_device(medium, "--sector-size", sector), writable=True) as device:
+        for _ in range(300):
+            unit = rng.choice([1, 512, 4096])
+            offset = rng.randrange(256) * rng.choice([512, 4096]) + rng.choice([0, 0, unit])
+            length = unit * rng.randrange(1, 40)
+            if rng.random() < 0.5:
+                data = rng.randbytes(length)
+                device.write(offset, data)
+            else:
+                data = bytes(length)
+                device.zero(offset, length, rng.random() < 0.5)
+            expected[offset : offset + length] = data
+            assert device.read(max(offset - 5000, 0), 10_000) == expected[max(offset - 5000, 0) :][:10_000]
+        device.flush()
+        assert device.reread().read(0, 4 * MiB) == expected
     assert medium.read_bytes() == expected
 
 

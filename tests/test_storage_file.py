@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import os
 import random
+from array import array
 from pathlib import Path
 
 import pytest
@@ -44,6 +45,16 @@ def test_writing_in_place(tmp_path: Path) -> None:
         file.zero(0, len(content), punch=False)
         assert file.read(0, len(content)) == bytes(len(content))
     assert path.stat().st_size == len(content)
+
+
+def test_items_of_any_kind_are_bytes(tmp_path: Path) -> None:
+    path = tmp_path / "disk"
+    path.write_bytes(bytes(64))
+    with File(str(path), writable=True) as file:
+        file.write(8, array("q", [1, 2, 3]))
+        items = array("q", [0] * 4)
+        file.readinto(8, items)
+    assert list(items) == [1, 2, 3, 0]
 
 
 def test_a_reader_cannot_write(tmp_path: Path) -> None:

@@ -6,6 +6,7 @@ from __future__ import annotations
 import os
 import random
 import threading
+from array import array
 from pathlib import Path
 
 import pytest
@@ -63,6 +64,26 @@ def test_writes_arrive_whole_and_zeroes_too() -> None:
     thread.join()
     os.close(out)
     assert b"".join(got) == b"A" * 300_000 + bytes(2_500_000) + b"B"
+
+
+def test_items_of_any_kind_are_bytes() -> None:
+    """A short write must not be taken up again at an item that many bytes on."""
+    out, into = os.pipe()
+    items = array("q", range(200_000))
+    got = bytearray()
+
+    def drain() -> None:
+        while piece := os.read(out, 1001):
+            got.extend(piece)
+
+    thread = threading.Thread(target=drain)
+    thread.start()
+    with StreamWriter(into, "pipe") as stream:
+        stream.write(0, items)
+        assert stream.size == 8 * len(items)
+    thread.join()
+    os.close(out)
+    assert got == items.tobytes()
 
 
 def test_a_reader_that_went_away_is_told() -> None:
