@@ -131,7 +131,6 @@ def make(
     for number in range(shape.snapshots + 1):
         if number:
             run("qemu-img", "snapshot", "-c", f"snapshot {number}", path)
-        # Small counts overflow where many compressed clusters share a host cluster.
         free = not shape.data_file and (backing is not None or shape.preallocation == "off")
         change(path, rng, shape, compress=shape.compress and free and number == 0)
     return path

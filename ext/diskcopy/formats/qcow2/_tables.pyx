@@ -96,7 +96,7 @@ cdef inline bint _put(Runs* runs, int kind, int64_t start, int64_t length, int64
     last[0] = kind
     last[1] = start
     last[2] = length
-    last[3] = host
+    last[3] = host if kind >= DATA else 0
     last[4] = stored
     runs.count += 1
     return True
