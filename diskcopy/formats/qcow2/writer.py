@@ -12,11 +12,13 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterator
+from itertools import groupby
 
 from diskcopy.errors import Error, Unsupported, UsageError
 from diskcopy.formats.qcow2 import header
 from diskcopy.formats.qcow2._place import fill, missing, runs
 from diskcopy.formats.qcow2.allocation import Allocation
+from diskcopy.formats.qcow2.compression import Compress, compressor
 from diskcopy.formats.qcow2.geometry import check_size, geometry
 from diskcopy.formats.qcow2.header import Header
 from diskcopy.formats.qcow2.measure import check_preallocate
@@ -62,13 +64,12 @@ class Qcow2Writer(Image):
         if preallocate != "off" and (compression or size is None):
             what = "a compressed image" if compression else "a disk whose size is not known"
             raise UsageError(self.name, f"{what} cannot be preallocated")
-        if compression:
-            raise Unsupported(self.name, "compressed qcow2 is not written yet")
         if size is not None:
             check_size(self._grid, size, self.name)
         self.size = size
         self.can = frozenset({"write"} | ({"resize"} if size is None else set()) | ({"reread"} & storage.can))
         self._compression = compression
+        self._compress = compressor(compression, cluster_size) if compression else None
         self._preallocate = preallocate
         # The rest of a fresh cluster is zero only if its storage is, or it was made so.
         self._whole_clusters = compression is not None or (not storage.is_zero and preallocate == "off")
@@ -105,12 +106,13 @@ class Qcow2Writer(Image):
             self._check_whole(offset, end)
         if self.size is None:
             check_size(self._grid, end, self.name)
-        position = offset
+        if self._compress is not None:
+            self._write_compressed(offset, buffer, self._compress)
+            return
         for place, start, length in self._place(offset, end):
             self.storage.write(place, buffer[start - offset : start - offset + length])
-            position = start + length
-        if self._whole_clusters and position % self._grid.cluster_size:
-            self._pad(position)
+        if self._whole_clusters and end % self._grid.cluster_size:
+            self._pad(end)
 
     def _place(self, offset: int, end: int) -> list[tuple[int, int, int]]:
         """Where the bytes of [offset, end) go: (place, start, length) of each piece, `start` being
@@ -137,6 +139,58 @@ class Qcow2Writer(Image):
                     cluster += clusters
         return pieces
 
+    def _write_compressed(self, offset: int, buffer: memoryview, compress: Compress) -> None:
+        """Write whole clusters: those that compress packed in one piece, the others as they are."""
+        size, span = self._grid.cluster_size, self._grid.table_span
+        position = 0
+        while position < buffer.nbytes:
+            # Clusters of one L2 table at a time.
+            part = buffer[position : position + span - (offset + position) % span]
+            clusters = [part[at : at + size] for at in range(0, part.nbytes, size)]
+            if clusters[-1].nbytes < size:
+                clusters[-1] = memoryview(bytes(clusters[-1]).ljust(size, b"\0"))
+            packed = [compress(cluster) for cluster in clusters]
+            packed_place, plain_place = self._place_compressed(offset + position, part.nbytes, packed)
+            self.storage.write(packed_place, b"".join(filter(None, packed)))
+            for first, count in _plain_runs(packed):
+                # The places of plain clusters follow one another, whatever lies between them on the disk.
+                whole = part[first * size : (first + count) * size]
+                self.storage.write(plain_place, whole)
+                if whole.nbytes < count * size:
+                    self.storage.zero(plain_place + whole.nbytes, count * size - whole.nbytes, False)
+                plain_place += count * size
+            position += part.nbytes
+
+    def _place_compressed(self, offset: int, length: int, packed: list[bytes | None]) -> tuple[int, int]:
+        """Give clusters of one L2 table their places: where the compressed ones start, and the others."""
+        bits = self._grid.cluster_bits
+        index, first = divmod(offset >> bits, self._grid.table_entries)
+        lengths = [len(data) for data in packed if data is not None]
+        plain = len(packed) - len(lengths)
+        with self._lock:
+            self._begin()
+            self._written_end = max(self._written_end, offset + length)
+            table = self._tables.get_or_make(index)
+            if missing(table, first, len(packed)) < len(packed):
+                raise self._written_once(offset)
+            packed_place = self._allocation.take_packed(lengths) if lengths else 0
+            plain_place = self._allocation.take(plain) if plain else 0
+            at, next_plain = packed_place, plain_place
+            for entry, data in enumerate(packed, first):
+                if data is None:
+                    table[entry] = next_plain | header.COPIED
+                    next_plain += 1 << bits
+                else:
+                    table[entry] = self._descriptor(at, len(data))
+                    at += len(data)
+        return packed_place, plain_place
+
+    def _descriptor(self, place: int, length: int) -> int:
+        """The L2 entry of a compressed cluster: its first byte, and how many sectors it reaches into
+        after that byte's."""
+        sectors = (place + length - 1) // header.SECTOR - place // header.SECTOR
+        return header.COMPRESSED | sectors << (62 - (self._grid.cluster_bits - 8)) | place
+
     def _pad(self, position: int) -> None:
         """Make the rest of the disk's last cluster zero."""
         length = -position % self._grid.cluster_size
@@ -144,7 +198,7 @@ class Qcow2Writer(Image):
             self.storage.zero(place, piece, False)
 
     def _check_whole(self, offset: int, end: int) -> None:
-        """Writes to storage that is not zero cover whole clusters, or end where the disk does."""
+        """Where whole clusters are needed, writes cover such, or end where the disk does."""
         size = self._grid.cluster_size
         at_end = end == self.size or (self.size is None and end >= self._written_end)
         if offset % size or (end % size and not at_end):
@@ -282,6 +336,16 @@ class Qcow2Writer(Image):
 
     def _close(self) -> None:
         self.storage.close()
+
+
+def _plain_runs(packed: list[bytes | None]) -> Iterator[tuple[int, int]]:
+    """The runs (first, count) of clusters that are not compressed."""
+    first = 0
+    for plain, items in groupby(packed, lambda data: data is None):
+        count = len(list(items))
+        if plain:
+            yield first, count
+        first += count
 
 
 def _sectors(size: int) -> int:
