@@ -14,7 +14,8 @@ from diskcopy.formats.qcow2._junk import is_junk
 from diskcopy.formats.qcow2.header import SECTOR
 
 # The compressed bytes of a cluster, or None where it is to be stored as it is.
-Compress = Callable[[memoryview], bytes | None]
+Compressed = bytes | bytearray
+Compress = Callable[[memoryview], Compressed | None]
 
 # libdeflate's level 1 makes clusters of a guest 1.6 % larger than QEMU's zlib does, level 2
 # (164 MB/s and core, level 1: 231) 2 % smaller.
@@ -29,7 +30,7 @@ def compressor(compression: str, cluster_size: int) -> Compress:
     most = cluster_size - min(SECTOR, cluster_size // 8)
     squeeze = _zlib() if compression == "zlib" else _zstd()
 
-    def compress(cluster: memoryview) -> bytes | None:
+    def compress(cluster: memoryview) -> Compressed | None:
         if is_junk(cluster):
             return None
         data = squeeze(cluster)
@@ -38,20 +39,20 @@ def compressor(compression: str, cluster_size: int) -> Compress:
     return compress
 
 
-def _zlib() -> Callable[[memoryview], bytes]:
+def _zlib() -> Callable[[memoryview], Compressed]:
     from deflate import deflate_compress
 
     return lambda cluster: deflate_compress(cluster, _DEFLATE_LEVEL)
 
 
-def _zstd() -> Callable[[memoryview], bytes]:
+def _zstd() -> Callable[[memoryview], Compressed]:
     from zstandard import ZstdCompressor
 
     own = threading.local()
 
-    def squeeze(cluster: memoryview) -> bytes:
+    def squeeze(cluster: memoryview) -> Compressed:
         try:
-            tool = own.compressor
+            tool: ZstdCompressor = own.compressor
         except AttributeError:
             tool = own.compressor = ZstdCompressor(level=_ZSTD_LEVEL)
         return tool.compress(cluster)

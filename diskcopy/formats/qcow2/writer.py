@@ -18,7 +18,7 @@ from diskcopy.errors import Error, Unsupported, UsageError
 from diskcopy.formats.qcow2 import header
 from diskcopy.formats.qcow2._place import fill, missing, runs
 from diskcopy.formats.qcow2.allocation import Allocation
-from diskcopy.formats.qcow2.compression import Compress, compressor
+from diskcopy.formats.qcow2.compression import Compress, Compressed, compressor
 from diskcopy.formats.qcow2.geometry import check_size, geometry
 from diskcopy.formats.qcow2.header import Header
 from diskcopy.formats.qcow2.measure import check_preallocate
@@ -161,7 +161,7 @@ class Qcow2Writer(Image):
                 plain_place += count * size
             position += part.nbytes
 
-    def _place_compressed(self, offset: int, length: int, packed: list[bytes | None]) -> tuple[int, int]:
+    def _place_compressed(self, offset: int, length: int, packed: list[Compressed | None]) -> tuple[int, int]:
         """Give clusters of one L2 table their places: where the compressed ones start, and the others."""
         bits = self._grid.cluster_bits
         index, first = divmod(offset >> bits, self._grid.table_entries)
@@ -338,7 +338,7 @@ class Qcow2Writer(Image):
         self.storage.close()
 
 
-def _plain_runs(packed: list[bytes | None]) -> Iterator[tuple[int, int]]:
+def _plain_runs(packed: list[Compressed | None]) -> Iterator[tuple[int, int]]:
     """The runs (first, count) of clusters that are not compressed."""
     first = 0
     for plain, items in groupby(packed, lambda data: data is None):
