@@ -72,7 +72,7 @@ def build(path: Path, seed: int = 1) -> GuestDisk:
 
 
 def check_filesystem(path: Path) -> None:
-    """Raise CalledProcessError where e2fsck finds a fault in the guest's filesystem of the raw disk `path`."""
+    """Raise CalledProcessError where e2fsck finds a fault in the filesystem of the raw disk `path`."""
     _run("e2fsck", "-fn", f"{path}?offset={FILESYSTEM[0]}")
 
 

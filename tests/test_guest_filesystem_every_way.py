@@ -57,9 +57,9 @@ def test_the_guest_disk_is_what_it_says(guest: GuestDisk, tmp_path: Path) -> Non
 @pytest.mark.parametrize("way", WAYS)
 def test_a_copy_is_the_same_disk(way: str, guest: GuestDisk, tmp_path: Path) -> None:
     target_format, compress, before = WAYS[way]
-    source, source_format = guest.path, "raw"
+    source = guest.path
     if before is not None:
-        source, source_format = tmp_path / "source", before[0]
+        source = tmp_path / "source"
         options = ["-c", "-o", f"compression_type={before[1]}"] if before[1] else []
         qemu_img("convert", "-f", "raw", "-O", before[0], *options, guest.path, source)
     target = tmp_path / "target"
