@@ -34,14 +34,14 @@ demo: packages-demo $(BUILT)
 	@$(PY) bench/demo.py
 
 test: packages-test lint
-	@$(PYTEST) -n 2 -m "not slow"
+	@$(PYTEST) -n 2 --dist loadgroup -m "not slow"
 
 test-slow: packages-test $(BUILT)
-	@$(PYTEST) -n 2 -m slow --timeout 3600
+	@$(PYTEST) -n 2 --dist loadgroup -m slow --timeout 3600
 
 # hypothesis marks the tests that it feeds.
 fuzz: packages-test $(BUILT)
-	@FUZZ_EXAMPLES=$(EXAMPLES) $(PYTEST) -n 2 -m hypothesis --hypothesis-profile fuzz --timeout 7200
+	@FUZZ_EXAMPLES=$(EXAMPLES) $(PYTEST) -n 2 --dist loadgroup -m hypothesis --hypothesis-profile fuzz --timeout 7200
 
 bench: packages-bench $(BUILT)
 	@$(PYTEST) -o python_files='bench_*.py' bench

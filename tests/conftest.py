@@ -11,7 +11,7 @@ import subprocess
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from pathlib import Path
 
 import pytest
@@ -104,7 +104,8 @@ def _attach(path: Path, options: tuple[str, ...]) -> str:
         ).stdout.strip()
         if free and not os.path.exists(free):
             # A container without udev: the kernel has the device, and /dev has no name for it.
-            os.mknod(free, 0o660 | stat.S_IFBLK, os.makedev(7, int(free.removeprefix("/dev/loop"))))
+            with suppress(FileExistsError):
+                os.mknod(free, 0o660 | stat.S_IFBLK, os.makedev(7, int(free.removeprefix("/dev/loop"))))
         # Between the question and the answer another test may take it; losetup --find asks again.
         done = subprocess.run(
             ["losetup", "--find", "--show", *options, str(path)], capture_output=True, text=True, check=False

@@ -10,6 +10,8 @@ from guest_disk import GuestDisk
 
 import diskcopy
 
+pytestmark = pytest.mark.xdist_group("guest")
+
 # Target format and compression, and those of the image that is copied: None is the guest disk itself.
 WAYS = {
     "raw to raw": ("raw", None, None),
