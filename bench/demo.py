@@ -19,7 +19,7 @@ import guest_disk
 from rich.console import Console
 from rich.table import Table
 
-from diskcopy.units import format_size
+from diskcopy.units import MiB, format_size
 
 FOLDER = Path(__file__).resolve().parent.parent / "demo"
 DISKCOPY = str(Path(sys.executable).with_name("diskcopy"))
@@ -37,7 +37,7 @@ COPIES = (
 
 
 def main() -> None:
-    console = Console(highlight=False)
+    console = Console(highlight=False, soft_wrap=True)
     shutil.rmtree(FOLDER, ignore_errors=True)
     FOLDER.mkdir()
     console.print(
@@ -52,22 +52,21 @@ def main() -> None:
         f"{format_size(guest_disk.SWAP[1])} of zeroes that take space\n"
     )
     digest = checksum(GUEST)
-    table = Table(
-        "copy", "size", "moved", "zeroes,\nnot moved", "holes,\nnot moved", "takes on\nthe disk", "seconds"
-    )
-    for column in table.columns[1:]:
-        column.justify = "right"
-    table.add_row(GUEST, format_size(guest_disk.SIZE), "", "", "", format_size(taken(GUEST)), "")
+    table = Table(title=f"{in_mib(guest_disk.SIZE)} MiB for the guest; in MiB", title_justify="left")
+    table.add_column("copy", no_wrap=True)
+    for title in ("moved", "zeroes,\nnot moved", "holes,\nnot moved", "space\ntaken", "seconds"):
+        table.add_column(title, justify="right")
+    table.add_row(GUEST, "", "", "", in_mib(taken(GUEST)), "")
     for source, target, options in COPIES:
         report = copy(console, source, target, options)
         prove(console, target, digest)
-        sizes = [format_size(report[key]) for key in ("size", "data", "zero", "hole")]
-        table.add_row(
-            f"{source} → {target}", *sizes, format_size(report["allocated"]), f"{report['seconds']:.2f}"
-        )
+        sizes = [in_mib(report[key]) for key in ("data", "zero", "hole", "allocated")]
+        table.add_row(f"{source} → {target}", *sizes, f"{report['seconds']:.2f}")
     show_that_the_proof_can_fail(console, guest)
-    console.print(table)
-    console.print(f"Each copy is the guest's disk, byte for byte. They are in [bold]{FOLDER.name}/[/].")
+    console.print(table, soft_wrap=False)
+    console.print(
+        f"Each copy is the guest's disk, byte for byte. They are in the folder [bold]{FOLDER.name}[/]."
+    )
 
 
 def copy(console: Console, source: str, target: str, options: Sequence[str]) -> dict[str, Any]:
@@ -121,6 +120,10 @@ def show_that_the_proof_can_fail(console: Console, guest: guest_disk.GuestDisk) 
 
 def checksum(name: str) -> str:
     return must("diskcopy checksum", [DISKCOPY, "checksum", name]).split()[0]
+
+
+def in_mib(size: int) -> str:
+    return f"{size / MiB:.1f}"
 
 
 def taken(name: str) -> int:
