@@ -1,0 +1,92 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The options and arguments that commands share: one word means one thing in all of them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+import click
+
+from diskcopy.units import parse_size
+
+Function = TypeVar("Function", bound=Callable[..., Any])
+
+FORMATS = ["raw", "qcow2"]
+
+
+def _size(ctx: click.Context, param: click.Parameter, text: str | None) -> int | None:
+    try:
+        return None if text is None else parse_size(text)
+    except ValueError as failure:
+        raise click.BadParameter(str(failure), ctx, param) from None
+
+
+def _log_to_stderr(ctx: click.Context, param: click.Parameter, level: str | None) -> None:
+    if level is None:
+        return
+    import logging
+
+    logger = logging.getLogger("diskcopy")
+    if not logger.handlers:
+        handler = logging.StreamHandler()
+        handler.setFormatter(logging.Formatter("diskcopy: %(levelname)s: %(message)s"))
+        logger.addHandler(handler)
+    logger.setLevel(level.upper())
+
+
+log_level = click.option(
+    "--log-level",
+    type=click.Choice(["debug", "info", "warning", "error"]),
+    callback=_log_to_stderr,
+    expose_value=False,
+    help="How much to say on stderr of what goes on; debug shows what each layer does.",
+)
+
+source = click.argument("source", metavar="SRC")
+
+source_format = click.option(
+    "-f",
+    "--format",
+    "source_format",
+    type=click.Choice(FORMATS),
+    help="Format of SRC; found out from its content by default.",
+)
+
+target_format = click.option(
+    "-O",
+    "--target-format",
+    "target_format",
+    type=click.Choice(FORMATS),
+    help="Format to write; by default the one that DST's name ends in, or raw.",
+)
+
+cluster_size = click.option(
+    "--cluster-size",
+    metavar="SIZE",
+    callback=_size,
+    help="Cluster size of qcow2: a power of two, 512 to 2M; by default 64K.",
+)
+
+preallocate = click.option(
+    "--preallocate",
+    type=click.Choice(["off", "metadata", "full"]),
+    default="off",
+    show_default=True,
+    help="Reserve space in the target: for qcow2's tables, or for the whole disk.",
+)
+
+untrusted = click.option(
+    "--untrusted", is_flag=True, help="Follow no reference from an image to other files."
+)
+
+force_share = click.option(
+    "--force-share", is_flag=True, help="Read an image even while a running machine writes to it."
+)
+
+as_json = click.option("--json", "as_json", is_flag=True, help="Print one JSON document, for programs.")
+
+
+def reading(function: Function) -> Function:
+    """The options of all commands that read the content of disks."""
+    return untrusted(force_share(function))

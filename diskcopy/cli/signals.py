@@ -1,0 +1,92 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Ctrl-C and its like: outside of work they end the process at once, during work they cancel it.
+
+A signal first sets the work's cancel event, which its threads look at after every
+request. Work that does not end by that, such as a read from a pipe that nobody writes
+to, gets an exception soon after, or on the second signal. Either way what was begun is
+removed before the process ends by the signal.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import FrameType
+from typing import NoReturn
+
+from diskcopy.errors import Cancelled
+
+# A request takes milliseconds, a slow disk's worst second: what takes longer is stuck.
+_PATIENCE = 2.0
+
+_ENDING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+
+# Signals belong to the process, and so does the one that ended the work.
+_received: list[int] = []
+
+
+class Interrupted(Exception):
+    """A signal ended the work. Its text says what was done by then."""
+
+
+class _Stuck(BaseException):
+    """Raised out of whatever the main thread waits for."""
+
+
+def use_defaults() -> None:
+    """Signals end the process, with nothing said; those that our parent ignores stay ignored."""
+    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
+    # `diskcopy map DISK | head` ends as any filter does.
+    signal.signal(signal.SIGPIPE, signal.SIG_DFL)
+
+
+@contextmanager
+def cancelling() -> Iterator[threading.Event]:
+    """Within, a signal sets the event that is yielded; raises Interrupted where that ended the work.
+
+    Work that ends regularly in spite of a signal is left alone; `end_by_signal` comes after it.
+    """
+    cancel = threading.Event()
+
+    def cancel_first(number: int, frame: FrameType | None) -> None:
+        _received.append(number)
+        cancel.set()
+        if len(_received) > 1:
+            raise _Stuck
+        signal.setitimer(signal.ITIMER_REAL, _PATIENCE)
+
+    def give_up(number: int, frame: FrameType | None) -> None:
+        raise _Stuck
+
+    handled = [number for number in _ENDING if signal.getsignal(number) is not signal.SIG_IGN]
+    before = {number: signal.signal(number, cancel_first) for number in handled}
+    before[signal.SIGALRM] = signal.signal(signal.SIGALRM, give_up)
+    # A reader of our output that goes away is an error like any other, to be cleaned up after.
+    before[signal.SIGPIPE] = signal.signal(signal.SIGPIPE, signal.SIG_IGN)
+    try:
+        yield cancel
+    except (Cancelled, _Stuck):
+        raise Interrupted from None
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def end_by_signal() -> None:
+    """End the process by the signal that was received during the work, if one was."""
+    if _received:
+        _die(_received[0])
+
+
+def _die(number: int) -> NoReturn:
+    sys.stdout.flush()
+    sys.stderr.flush()
+    signal.signal(number, signal.SIG_DFL)
+    os.kill(os.getpid(), number)
+    raise AssertionError("the default action of a signal that ends a process did not")
