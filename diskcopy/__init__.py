@@ -6,22 +6,27 @@
 ...     first_sector = disk.read(0, 512)
 """
 
-from diskcopy.api import (
-    Comparison,
-    CopyReport,
-    Measure,
-    Progress,
-    checksum,
-    compare,
-    copy,
-    info,
-    map,
-    measure,
-    open,
-)
-from diskcopy.errors import Error
-from diskcopy.extents import Extent, ExtentMap
-from diskcopy.image import Image, Layer
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from diskcopy.api import (
+        Comparison,
+        CopyReport,
+        Measure,
+        Progress,
+        checksum,
+        compare,
+        copy,
+        info,
+        map,
+        measure,
+        open,
+    )
+    from diskcopy.errors import Error
+    from diskcopy.extents import Extent, ExtentMap
+    from diskcopy.image import Image, Layer
 
 __version__ = "0.1.0.dev0"
 
@@ -43,3 +48,20 @@ __all__ = [
     "measure",
     "open",
 ]
+
+# Names are loaded when they are asked for: `diskcopy --help` needs no engine.
+_HOMES = {"Error": "errors", "Extent": "extents", "ExtentMap": "extents", "Image": "image", "Layer": "image"}
+
+
+def __getattr__(name: str) -> object:
+    if name not in __all__:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from importlib import import_module
+
+    value: object = getattr(import_module(f"diskcopy.{_HOMES.get(name, 'api')}"), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return [*__all__, "__version__"]

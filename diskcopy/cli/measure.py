@@ -38,8 +38,8 @@ def command(
 ) -> None:
     """Print how many bytes a copy will take.
 
-    Twice: now, and once the guest has written all of its disk. Nothing is read. Zeroes that only reading would find, and compression, make a copy
-    smaller than this.
+    Twice: now, and once the guest has written all of its disk. Nothing is read. Zeroes
+    that only reading would find, and compression, make a copy smaller than this.
     """
     from diskcopy import api
 
