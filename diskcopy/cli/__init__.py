@@ -15,10 +15,11 @@ def main(arguments: list[str] | None = None) -> int:
 
     Takes over the process's signals, and does not return where one of them ended the work.
     """
-    from diskcopy.cli import signals
+    from diskcopy.cli import signals, streams
 
     # First of all, so that Ctrl-C during the slower imports is not a traceback.
     signals.use_defaults()
+    streams.fill_closed()
     from diskcopy.cli.commands import run
 
     return run(arguments)

@@ -10,7 +10,7 @@ from typing import Any
 import click
 
 from diskcopy import __version__
-from diskcopy.cli import signals
+from diskcopy.cli import signals, streams
 from diskcopy.cli.options import log_level
 from diskcopy.cli.signals import Interrupted
 from diskcopy.cli.text import say
@@ -73,8 +73,7 @@ def group() -> None:
 
 def run(arguments: list[str] | None) -> int:
     """Run the command line, say what went wrong in one line, and return the exit code."""
-    # A name may hold bytes that are no characters; they go out as they came in.
-    sys.stdout.reconfigure(errors="surrogateescape")  # type: ignore[union-attr]
+    streams.pass_names_through()
     try:
         code = group.main(arguments, prog_name="diskcopy", standalone_mode=False)
         sys.stdout.flush()
@@ -91,7 +90,7 @@ def run(arguments: list[str] | None) -> int:
         say(f"interrupted{interrupted}")
     except OSError as error:
         # Only printing is left: what happens to images is an Error.
-        _close_stdout()
+        streams.discard_output()
         say(f"standard output: cannot write: {error.strerror}")
         return 1
     signals.end_by_signal()
@@ -102,10 +101,3 @@ def _usage(error: click.UsageError) -> str:
     command = error.ctx.command_path if error.ctx else "diskcopy"
     message = " ".join(error.format_message().split()).rstrip(".")
     return f"{message[:1].lower()}{message[1:]}; see {command} --help"
-
-
-def _close_stdout() -> None:
-    """Or Python tries once more to write what is left, when it ends."""
-    import os
-
-    os.dup2(os.open(os.devnull, os.O_WRONLY), 1)

@@ -115,19 +115,18 @@ def command(
 
 
 def _summary(done: CopyReport) -> list[str]:
-    first = f"copied a disk of {format_size(done.size)} in {done.seconds:.1f} s: "
+    what = f"copied {format_size(done.size)} in {done.seconds:.1f} s"
     if done.cloned:
-        first += "it shares the source's blocks (a reflink), and nothing was moved"
+        lines = [f"{what}: a reflink, which shares the blocks of {printable(done.source)}"]
     else:
-        first += (
-            f"{format_size(done.data)} of data, {format_size(done.zero)} found to be zero, "
-            f"{format_size(done.hole)} of holes"
-        )
-    lines = [first]
+        lines = [
+            f"{what}: {format_size(done.data)} data, {format_size(done.zero)} found zero, "
+            f"{format_size(done.hole)} holes"
+        ]
     if done.allocated is not None:
         lines.append(f"{printable(done.target)} takes {format_size(done.allocated)} on its storage")
     if done.checksum is not None:
-        lines.append(f"verified: it reads back as written, checksum {done.checksum}")
+        lines.append(f"it reads back from there as it was written, and its checksum is\n{done.checksum}")
     return lines
 
 

@@ -32,6 +32,9 @@ _SHORT = 1.0
 # Seconds between updates of a bar, and between lines of text.
 _BAR_INTERVAL, _LINE_INTERVAL = 0.1, 1.0
 
+# Characters for percent, bytes, rate and time left: the bar keeps its length while they change.
+_WIDTHS = (4, 20, 11, 9)
+
 
 class _Display(Protocol):
     def show(self, now: Progress) -> None: ...
@@ -105,12 +108,13 @@ class _Lines:
 
     def __init__(self) -> None:
         self._next = 0.0
-        self._last = ""
+        self._phase = self._last = ""
 
     def show(self, now: Progress) -> None:
         at = time.monotonic()
-        if at >= self._next or is_complete(now) or now.elapsed == 0:
+        if at >= self._next or now.phase != self._phase or now.done == now.size:
             self._next = at + _LINE_INTERVAL
+            self._phase = now.phase
             line = ", ".join(part for part in (*figures(now), skipped(now)) if part)
             if line != self._last:
                 print(f"{now.phase}: {line}", file=sys.stderr, flush=True)
@@ -172,8 +176,8 @@ def _drawing(now: Progress) -> Any:
     line.add_column(no_wrap=True)
     line.add_column(ratio=1)
     parts = figures(now)
-    for _ in parts:
-        line.add_column(no_wrap=True, justify="right")
+    for _, width in zip(parts, _WIDTHS, strict=False):
+        line.add_column(no_wrap=True, justify="right", min_width=width)
     bar = ProgressBar(total=now.size, completed=now.done, pulse=now.size is None, animation_time=now.elapsed)
     line.add_row(now.phase, bar, *parts)
     indent = " " * (len(now.phase) + 1)
@@ -201,7 +205,3 @@ def skipped(now: Progress) -> str:
     if now.zero:
         parts.append(f"{format_size(now.zero)} of zeroes")
     return f"skipped {', '.join(parts)}" if parts else ""
-
-
-def is_complete(now: Progress) -> bool:
-    return now.size is not None and now.done >= now.size

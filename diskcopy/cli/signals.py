@@ -12,13 +12,15 @@ from __future__ import annotations
 import os
 import signal
 import sys
-import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
-from typing import NoReturn
+from typing import TYPE_CHECKING, NoReturn
 
 from diskcopy.errors import Cancelled
+
+if TYPE_CHECKING:
+    import threading
 
 # A request takes milliseconds, a slow disk's worst second: what takes longer is stuck.
 _PATIENCE = 2.0
@@ -51,7 +53,9 @@ def cancelling() -> Iterator[threading.Event]:
 
     Work that ends regularly in spite of a signal is left alone; `end_by_signal` comes after it.
     """
-    cancel = threading.Event()
+    from threading import Event
+
+    cancel = Event()
 
     def cancel_first(number: int, frame: FrameType | None) -> None:
         _received.append(number)
