@@ -82,6 +82,8 @@ def copy(
     warnings = _warn_of_change(source, may_change)
     if digest is not None:
         verify(target, source, digest, size, workers=workers, stop=stop, progress=progress)
+    # Who cancelled while the flush went on was not answered yet.
+    stop.check()
     target.commit()
     return Copied(
         size,

@@ -76,16 +76,19 @@ class Through:
 
     def _move(self, start: int, end: int, buffer: memoryview) -> None:
         ranges = plan.data_ranges([self._job.source], start, end, self._read_unit)
-        for gap_start, gap_end in ranges.inverted(start, end):
-            self._skip(gap_start, gap_end, hole=True)
         leaves: dict[int, bytes] = {}
+        # In order, gaps and data in turn: a stream takes them no other way.
+        position = start
         for at, stop in plan.requests(ranges, self.request):
             self._job.stop.check()
+            self._skip(position, at, hole=True)
+            position = stop
             block = buffer[: stop - at]
             self._job.source.readinto(at, block)
             if self._job.digest is not None:
                 leaves.update(leaf_digests(at, block))
             self._put(at, block)
+        self._skip(position, end, hole=True)
         if self._job.digest is not None:
             self._job.digest.set_segment(leaves)
 
