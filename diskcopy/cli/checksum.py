@@ -7,7 +7,7 @@ import click
 
 from diskcopy.cli import options, progress, signals
 from diskcopy.cli.commands import Command
-from diskcopy.cli.text import print_json
+from diskcopy.cli.text import to_json
 
 
 @click.command(cls=Command)
@@ -35,7 +35,7 @@ def command(
             cancel=cancel,
         )
     if as_json:
-        print_json({"location": source, "checksum": digest})
+        print(to_json({"location": source, "checksum": digest}))
     else:
         print(_line(digest, source))
 

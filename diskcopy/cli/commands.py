@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import sys
 from importlib import import_module
+from signal import SIGPIPE
 from typing import Any
 
 import click
@@ -88,6 +89,10 @@ def run(arguments: list[str] | None) -> int:
         code = failure.exit_code
     except Interrupted as interrupted:
         say(f"interrupted{interrupted}")
+    except BrokenPipeError:
+        # `diskcopy map DISK | head` ends as any filter does.
+        streams.discard_output()
+        signals.end_by(SIGPIPE)
     except OSError as error:
         # Only printing is left: what happens to images is an Error.
         streams.discard_output()

@@ -9,7 +9,7 @@ import click
 
 from diskcopy.cli import options, progress, signals
 from diskcopy.cli.commands import Command
-from diskcopy.cli.text import print_json, printable
+from diskcopy.cli.text import printable, to_json
 
 if TYPE_CHECKING:
     from diskcopy.api import Comparison
@@ -72,7 +72,7 @@ def command(
             cancel=cancel,
         )
     if as_json:
-        print_json(found._asdict())
+        print(to_json(found._asdict()))
     else:
         print(f"{printable(left)} and {printable(right)} {_verdict(found)}")
     return 0 if found.same else 1

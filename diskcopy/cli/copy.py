@@ -12,7 +12,7 @@ import click
 
 from diskcopy.cli import options, progress, signals
 from diskcopy.cli.commands import Command
-from diskcopy.cli.text import print_json, printable, say
+from diskcopy.cli.text import printable, say, tell, to_json
 from diskcopy.units import format_size
 
 if TYPE_CHECKING:
@@ -105,11 +105,13 @@ def command(
     except signals.Interrupted:
         raise signals.Interrupted(_left_behind(target, before)) from None
     if as_json:
-        print_json(done._asdict(), to_stderr=target == "-")
+        # Standard output may be the disk.
+        show = tell if target == "-" else print
+        show(to_json(done._asdict()))
         return
     # Lines of JSON are for a program, which would stumble over text between them.
     if progress_style != "json":
-        print("\n".join(_summary(done)), file=sys.stderr)
+        tell("\n".join(_summary(done)))
     for warning in done.warnings:
         say(f"warning: {warning}")
 

@@ -9,7 +9,7 @@ import click
 
 from diskcopy.cli import options
 from diskcopy.cli.commands import Command
-from diskcopy.cli.text import amount, print_json, printable
+from diskcopy.cli.text import amount, printable, to_json
 
 # Facts whose numbers are bytes have one of these words in their names.
 _BYTES = ("size", "allocated", "length")
@@ -32,7 +32,7 @@ def command(source: str, source_format: str | None, chain: bool, force_share: bo
 
     found = api.info(source, format=source_format, chain=chain, force_share=force_share)
     if as_json:
-        print_json(found)
+        print(to_json(found))
     else:
         print("\n".join(_readable(found)))
 

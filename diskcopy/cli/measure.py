@@ -7,7 +7,7 @@ import click
 
 from diskcopy.cli import options
 from diskcopy.cli.commands import Command
-from diskcopy.cli.text import amount, print_json
+from diskcopy.cli.text import amount, to_json
 
 
 @click.command(cls=Command)
@@ -53,7 +53,7 @@ def command(
         force_share=force_share,
     )
     if as_json:
-        print_json(found._asdict())
+        print(to_json(found._asdict()))
     else:
         print(f"required: {amount(found.required)}")
         print(f"fully allocated: {amount(found.fully_allocated)}")

@@ -43,8 +43,6 @@ def use_defaults() -> None:
     """Signals end the process, with nothing said; those that our parent ignores stay ignored."""
     if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
         signal.signal(signal.SIGINT, signal.SIG_DFL)
-    # `diskcopy map DISK | head` ends as any filter does.
-    signal.signal(signal.SIGPIPE, signal.SIG_DFL)
 
 
 @contextmanager
@@ -70,8 +68,6 @@ def cancelling() -> Iterator[threading.Event]:
     handled = [number for number in _ENDING if signal.getsignal(number) is not signal.SIG_IGN]
     before = {number: signal.signal(number, cancel_first) for number in handled}
     before[signal.SIGALRM] = signal.signal(signal.SIGALRM, give_up)
-    # A reader of our output that goes away is an error like any other, to be cleaned up after.
-    before[signal.SIGPIPE] = signal.signal(signal.SIGPIPE, signal.SIG_IGN)
     try:
         yield cancel
     except (Cancelled, _Stuck):
@@ -85,12 +81,12 @@ def cancelling() -> Iterator[threading.Event]:
 def end_by_signal() -> None:
     """End the process by the signal that was received during the work, if one was."""
     if _received:
-        _die(_received[0])
+        end_by(_received[0])
 
 
-def _die(number: int) -> NoReturn:
+def end_by(number: int) -> NoReturn:
+    """End the process as the signal does to one that knows nothing of signals."""
     sys.stdout.flush()
-    sys.stderr.flush()
     signal.signal(number, signal.SIG_DFL)
     os.kill(os.getpid(), number)
     raise AssertionError("the default action of a signal that ends a process did not")

@@ -31,15 +31,20 @@ def duration(seconds: float) -> str:
     return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"
 
 
-def say(text: str) -> None:
-    """One line on standard error."""
-    # Where that cannot be written, nobody is left to be told.
+def say(line: str) -> None:
+    """One line on standard error, marked as ours."""
+    tell(f"diskcopy: {printable(line)}")
+
+
+def tell(text: str) -> None:
+    """Lines on standard error."""
+    # Where they cannot be written, nobody is left to be told; what was done is done.
     with contextlib.suppress(OSError):
-        print(f"diskcopy: {printable(text)}", file=sys.stderr, flush=True)
+        print(text, file=sys.stderr, flush=True)
 
 
-def print_json(value: object, *, to_stderr: bool = False) -> None:
-    """One JSON document for programs."""
+def to_json(value: object) -> str:
+    """A JSON document, for programs."""
     import json
 
-    print(json.dumps(value, indent=2), file=sys.stderr if to_stderr else sys.stdout)
+    return json.dumps(value, indent=2)
