@@ -16,6 +16,7 @@ struct {
     long most;          /* bytes that a pread or pwrite moves at the most; 0: no limit */
     long interrupt;     /* every n-th call is interrupted first */
     long read_error, read_at;   /* errno for reads that touch this byte */
+    long ends_at;       /* reads find the file to end here */
     long write_error, write_at;
     long write_nothing; /* pwrite answers 0 */
     long seek;          /* errno of SEEK_DATA */
@@ -70,6 +71,8 @@ ssize_t pread64(int fd, void *buffer, size_t size, off_t offset)
     calls.pread += faults.on;
     if (fails(touches(faults.read_at, offset, size) ? faults.read_error : 0))
         return -1;
+    if (faults.on && faults.ends_at && offset + (off_t)size > faults.ends_at)
+        size = offset < faults.ends_at ? faults.ends_at - offset : 0;
     return real_pread(fd, buffer, size, offset);
 }
 

@@ -15,7 +15,17 @@ import sys
 from diskcopy import _fd
 from diskcopy.errors import FdFailure
 
-FAULTS = ("on", "most", "interrupt", "read_error", "read_at", "write_error", "write_at", "write_nothing")
+FAULTS = (
+    "on",
+    "most",
+    "interrupt",
+    "read_error",
+    "read_at",
+    "ends_at",
+    "write_error",
+    "write_at",
+    "write_nothing",
+)
 FAULTS += ("seek", "seek_hole", "punch", "zero_range", "zeroout")
 CALLS = ("pread", "pwrite", "seek", "seek_hole", "punch", "zero_range", "zeroout", "interrupted")
 

@@ -47,7 +47,7 @@ def kernel(shim: Path, tmp_path: Path) -> Kernel:
         search = os.pathsep.join([str(HERE.parent), os.environ.get("PYTHONPATH", "")])
         environment = {**os.environ, "LD_PRELOAD": str(shim), "PYTHONPATH": search}
         done = subprocess.run(
-            command, env=environment, capture_output=True, text=True, check=False, timeout=100
+            command, env=environment, capture_output=True, text=True, check=False, timeout=60
         )
         assert done.returncode == 0, done.stderr
         answer: dict[str, Any] = json.loads(done.stdout)
@@ -152,6 +152,11 @@ def test_a_failing_read_is_told(kernel: Kernel, content: bytes) -> None:
     code, action, offset = answer["failure"]
     assert (code, action) == (errno.EIO, "read")
     assert offset <= at < offset + 512
+
+
+def test_a_file_cut_after_its_data_was_found_is_told(kernel: Kernel, content: bytes) -> None:
+    at = next(n for n in range(300_000, len(content)) if content[n])
+    assert kernel("copy_range", True, False, ends_at=at)["failure"] == [0, "read", at]
 
 
 @pytest.mark.parametrize("code", [errno.EIO, errno.ENOSPC, errno.EDQUOT, errno.EFBIG])
