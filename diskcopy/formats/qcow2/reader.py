@@ -37,7 +37,8 @@ class Qcow2(Layer):
     """The disk in a qcow2 image, to be read.
 
     Unallocated clusters read as the backing image there, as zeroes where there is none or
-    it is shorter. References to other images are followed through `opener` alone.
+    it is shorter. References to other images are followed through `opener` alone. The size is
+    the header's, to the byte; QEMU leaves out a last part of less than 512 bytes.
     """
 
     def __init__(self, storage: Image, opener: Opener | None = None) -> None:
@@ -169,6 +170,10 @@ class Qcow2(Layer):
         backing_extents = Window(self._backing) if self._backing is not None else None
         for kind, start, count, host, _ in self._lookup.runs(offset, offset + length, reading=False):
             if kind == DATA:
+                known = host_extents.last
+                if known.start <= host and host + count <= known.start + known.length:
+                    yield Extent(start, count, known.zero, known.hole)
+                    continue
                 yield from self._data_extents(host_extents, start, count, host)
             elif kind == COMPRESSED:
                 yield Extent(start, count, False, False)
@@ -277,6 +282,11 @@ class Qcow2(Layer):
         view = memoryview(buffer)[: end - first]
         self.image.readinto(first, view)
         return view
+
+    def _reread(self) -> Image:
+        for image in self.below():
+            image.reread()
+        return self
 
     def _close(self) -> None:
         with contextlib.ExitStack() as closing:

@@ -20,6 +20,8 @@ class Window:
     def __init__(self, image: Image) -> None:
         self._image = image
         self._end = image._size()
+        # The last answer, for a caller who looks whether it covers the next question as well.
+        self.last = Extent(0, 0, False, False)
         self._stretches: OrderedDict[int, tuple[list[int], list[Extent]]] = OrderedDict()
 
     def extents(self, start: int, length: int) -> Iterator[Extent]:
@@ -31,9 +33,9 @@ class Window:
         while start < end:
             starts, extents = self._stretch(start // _STRETCH)
             for index in range(bisect_right(starts, start) - 1, len(starts)):
-                _, _, zero, hole = extents[index]
-                stop = min(end, extents[index].end)
-                yield Extent(start, stop - start, zero, hole)
+                self.last = extents[index]
+                stop = min(end, self.last.end)
+                yield Extent(start, stop - start, self.last.zero, self.last.hole)
                 start = stop
                 if start >= end:
                     break
