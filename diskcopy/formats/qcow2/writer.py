@@ -106,13 +106,19 @@ class Qcow2Writer(Image):
             self._check_whole(offset, end)
         if self.size is None:
             check_size(self._grid, end, self.name)
+        elif end > self.size:
+            # The gate lets a stream's writes through, whatever size it was given meanwhile.
+            raise Error(self.name, f"a write up to {end} is beyond the disk of {self.size} bytes")
         if self._compress is not None:
             self._write_compressed(offset, buffer, self._compress)
             return
-        for place, start, length in self._place(offset, end):
+        pieces = self._place(offset, end)
+        for place, start, length in pieces:
             self.storage.write(place, buffer[start - offset : start - offset + length])
-        if self._whole_clusters and end % self._grid.cluster_size:
-            self._pad(end)
+        if self._whole_clusters:
+            # The rest of the disk's last cluster.
+            place, _, length = pieces[-1]
+            self.storage.zero(place + length, -end % self._grid.cluster_size, False)
 
     def _place(self, offset: int, end: int) -> list[tuple[int, int, int]]:
         """Where the bytes of [offset, end) go: (place, start, length) of each piece, `start` being
@@ -151,7 +157,8 @@ class Qcow2Writer(Image):
                 clusters[-1] = memoryview(bytes(clusters[-1]).ljust(size, b"\0"))
             packed = [compress(cluster) for cluster in clusters]
             packed_place, plain_place = self._place_compressed(offset + position, part.nbytes, packed)
-            self.storage.write(packed_place, b"".join(filter(None, packed)))
+            if packed_place:
+                self.storage.write(packed_place, b"".join(filter(None, packed)))
             for first, count in _plain_runs(packed):
                 # The places of plain clusters follow one another, whatever lies between them on the disk.
                 whole = part[first * size : (first + count) * size]
@@ -191,12 +198,6 @@ class Qcow2Writer(Image):
         sectors = (place + length - 1) // header.SECTOR - place // header.SECTOR
         return header.COMPRESSED | sectors << (62 - (self._grid.cluster_bits - 8)) | place
 
-    def _pad(self, position: int) -> None:
-        """Make the rest of the disk's last cluster zero."""
-        length = -position % self._grid.cluster_size
-        for place, _, piece in self._place(position, position + length):
-            self.storage.zero(place, piece, False)
-
     def _check_whole(self, offset: int, end: int) -> None:
         """Where whole clusters are needed, writes cover such, or end where the disk does."""
         size = self._grid.cluster_size
@@ -209,7 +210,7 @@ class Qcow2Writer(Image):
     def _zero(self, offset: int, length: int, punch: bool) -> bool:
         """What was never written is zero; the rest is made so in its place."""
         with self._lock:
-            pieces = list(self._allocated(offset, offset + length))
+            pieces = list(self._allocated(offset, min(offset + length, self._written_end)))
         for place, piece in pieces:
             self.storage.zero(place, piece, punch and self._preallocate == "off")
         return True
