@@ -31,8 +31,8 @@ COPIES = (
     (GUEST, "guest.qcow2", ("-O", "qcow2")),
     ("guest.qcow2", "zlib.qcow2", ("-O", "qcow2", "--compress", "zlib")),
     ("guest.qcow2", "zstd.qcow2", ("-O", "qcow2", "--compress", "zstd")),
-    ("zlib.qcow2", "back-from-zlib.raw", ()),
-    ("zstd.qcow2", "back-from-zstd.raw", ()),
+    ("zlib.qcow2", "from-zlib.raw", ()),
+    ("zstd.qcow2", "from-zstd.raw", ()),
 )
 
 
