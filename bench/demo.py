@@ -71,7 +71,7 @@ def main() -> None:
 
 def copy(console: Console, source: str, target: str, options: Sequence[str]) -> dict[str, Any]:
     """Run `diskcopy copy`; its progress bar goes to the terminal, its report comes back."""
-    command = ["copy", source, target, *options, "--verify"]
+    command = ["copy", source, target, *options, "--verify", "-p"]
     console.print(f"[bold]$ diskcopy {shlex.join(command)}[/]")
     done = subprocess.run(
         [DISKCOPY, *command, "--json"], cwd=FOLDER, stdout=subprocess.PIPE, text=True, check=False
