@@ -3,7 +3,7 @@
 
 A signal first sets the work's cancel event, which its threads look at after every
 request. Work that does not end by that, such as a read from a pipe that nobody writes
-to, gets an exception soon after, or on the second signal. Either way what was begun is
+to, gets an exception soon after, and sooner on a second signal. Either way what was begun is
 removed before the process ends by the signal.
 """
 
@@ -22,8 +22,10 @@ from diskcopy.errors import Cancelled
 if TYPE_CHECKING:
     import threading
 
-# A request takes milliseconds, a slow disk's worst second: what takes longer is stuck.
-_PATIENCE = 2.0
+# Seconds. A request takes milliseconds: what takes longer is stuck. Whoever asks twice waits less.
+_PATIENCE, _LITTLE_PATIENCE = 1.0, 0.1
+# On its way out an exception waits for threads, which may be what is stuck: then it takes another.
+_AGAIN = 0.5
 
 _ENDING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
@@ -58,9 +60,7 @@ def cancelling() -> Iterator[threading.Event]:
     def cancel_first(number: int, frame: FrameType | None) -> None:
         _received.append(number)
         cancel.set()
-        if len(_received) > 1:
-            raise _Stuck
-        signal.setitimer(signal.ITIMER_REAL, _PATIENCE)
+        signal.setitimer(signal.ITIMER_REAL, _PATIENCE if len(_received) == 1 else _LITTLE_PATIENCE, _AGAIN)
 
     def give_up(number: int, frame: FrameType | None) -> None:
         raise _Stuck
