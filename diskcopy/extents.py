@@ -51,27 +51,25 @@ def normalised(items: Iterable[Extent], start: int, end: int, name: str = "exten
     neighbour; they must be ascending and contiguous over the range. Empty items are
     passed over. Raises Corrupt where they leave a gap, go back, or stop early.
     """
-    position = start
-    held: Extent | None = None
-    for item in items:
-        if item.length == 0 or item.end <= start:
+    held = position = start
+    held_zero = held_hole = False
+    for item_start, item_length, zero, hole in items:
+        item_end = item_start + item_length
+        if item_end <= start or not item_length:
             continue
         if position >= end:
             break
-        if item.start > position or item.end <= position:
-            raise Corrupt(name, f"extent {item.start}+{item.length} does not continue", offset=position)
-        length = min(item.end, end) - position
-        if held is not None and held.zero == item.zero and held.hole == item.hole:
-            held = Extent(held.start, held.length + length, held.zero, held.hole)
-        else:
-            if held is not None:
-                yield held
-            held = Extent(position, length, item.zero, item.hole)
-        position += length
+        if item_start > position or item_end <= position:
+            raise Corrupt(name, f"extent {item_start}+{item_length} does not continue", offset=position)
+        if zero is not held_zero or hole is not held_hole:
+            if position > held:
+                yield Extent(held, position - held, held_zero, held_hole)
+            held, held_zero, held_hole = position, zero, hole
+        position = item_end if item_end < end else end
     if position < end:
         raise Corrupt(name, "extents stop early", offset=position)
-    if held is not None:
-        yield held
+    if position > held:
+        yield Extent(held, position - held, held_zero, held_hole)
 
 
 class ExtentMap:

@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Run by tests as a program of its own, under LD_PRELOAD of faults.c: one kernel call with bad system calls.
 
-Takes one JSON object: folder, call ("copy_range", "make_zero", "data_ranges", "read_into"),
+Takes one JSON object: folder, call ("copy_range", "make_zero", "data_ranges", "walk_in_parts",
+"read_into"),
 arguments, faults (fields of the struct in faults.c). Prints the outcome and the calls counted.
 """
 
@@ -55,6 +56,13 @@ def main() -> None:
         elif job["call"] == "data_ranges":
             pairs, position = _fd.data_ranges(source, 0, size, *job["arguments"])
             result = [list(pairs), position]
+        elif job["call"] == "walk_in_parts":
+            (part,), known = job["arguments"], _fd.KnownData()
+            result = [
+                bound
+                for start in range(0, size, part)
+                for bound in _fd.data_ranges(source, start, min(start + part, size), 99, known)[0]
+            ]
         elif job["call"] == "read_into":
             result = _fd.read_into(source, buffer, *job["arguments"])
     except FdFailure as raised:

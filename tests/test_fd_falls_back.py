@@ -216,3 +216,18 @@ def test_block_devices_are_zeroed_whatever_they_refuse(
     assert answer[used] > 0
     expected = b"\xff" * 1000 + bytes(899_001) + b"\xff" * ((1 << 20) - 900_001)
     assert Path(device).read_bytes() == expected
+
+
+def test_data_walked_in_parts_is_looked_for_once(kernel: Kernel, tmp_path: Path) -> None:
+    """SEEK_HOLE goes through all extents to the next hole: asked once a part, it costs the square."""
+    part = 1 << 16
+    with open(tmp_path / "source", "wb") as file:
+        file.truncate(100 * part)
+        for start, length in ((0, 50 * part), (60 * part + 4096, 4096), (70 * part, 30 * part)):
+            os.pwrite(file.fileno(), os.urandom(length), start)
+    (tmp_path / "target").touch()
+    answer = kernel("walk_in_parts", part)
+    pairs = iter(answer["result"])
+    covered = sum(stop - start for start, stop in zip(pairs, pairs, strict=True))
+    assert covered == 80 * part + 4096
+    assert answer["seek_hole"] == 3

@@ -124,6 +124,7 @@ class Between(Through):
         super().__init__(job)
         self._source = source
         self._target = target
+        self._known_data = _fd.KnownData()
 
     def _move(self, start: int, end: int, buffer: memoryview) -> None:
         job = self._job
@@ -136,6 +137,7 @@ class Between(Through):
             self._unit,
             job.detect_zeroes,
             job.target.is_zero,
+            self._known_data,
         )
         job.tally.add(data, zero, hole)
         if failure is None:

@@ -18,6 +18,9 @@ SEGMENT = 16 << 20
 # and a scan cost less than two requests.
 GAP = 64 << 10
 
+# How much of an image is asked about at first.
+_FIRST_WINDOW = 1 << 20
+
 # A long zero run is cut, so that progress moves and cancelling is heard.
 _ZERO_RUN = 1 << 34
 
@@ -57,7 +60,11 @@ def segments(images: Sequence[Image], start: int, end: int, unit: int) -> Iterat
 
 
 class _Walk:
-    """How far an image reads as zeroes from a position; asks it again only where it must."""
+    """How far an image reads as zeroes from a position; asks it again only where it must.
+
+    It asks about a little at first and about more and more while all of that is zero: an
+    image goes through its tables for as long as an answer is, and only zeroes are worth it.
+    """
 
     def __init__(self, image: Image, end: int) -> None:
         self._image = image
@@ -67,11 +74,23 @@ class _Walk:
 
     def zero_until(self, position: int) -> int:
         """The end of the zeroes that begin at `position`, or `position` where there is data."""
-        if position >= self._zero_until:
-            extent = next(self._image.extents(position, self._end - position))
-            self._zero_until = extent.end if extent.zero else position
-            self.hole = extent.hole
-        return self._zero_until
+        if position < self._zero_until:
+            return self._zero_until
+        self.hole = True
+        window = _FIRST_WINDOW
+        while position < self._end:
+            length = min(window, self._end - position)
+            extent = next(self._image.extents(position, length))
+            if extent.data:
+                break
+            self.hole = self.hole and extent.hole
+            position = extent.end
+            if extent.length < length:
+                # Data comes next, or zeroes of another kind: whoever asks again finds out.
+                break
+            window *= 8
+        self._zero_until = position
+        return position
 
 
 def data_ranges(images: Sequence[Image], start: int, end: int, unit: int) -> ExtentMap:

@@ -29,6 +29,7 @@ class Descriptor(Image):
     def __init__(self, fd: int, name: str, *, writable: bool) -> None:
         self.fd = fd
         self.name = name
+        self._known_data = _fd.KnownData()
         self.can = frozenset({"read", "extents", "write", "reread"} if writable else {"read", "extents"})
 
     def fileno(self) -> int | None:
@@ -47,7 +48,7 @@ class Descriptor(Image):
         walk = _FIRST_WALK
         while offset < end:
             try:
-                pairs, reached = _fd.data_ranges(self.fd, offset, end, walk)
+                pairs, reached = _fd.data_ranges(self.fd, offset, end, walk, self._known_data)
             except FdFailure as failure:
                 if failure.errno == 0:
                     raise self._ends_early(failure.offset) from None

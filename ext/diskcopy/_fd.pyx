@@ -92,10 +92,23 @@ cdef int _write(int fd, const uint8_t* buffer, size_t size, int64_t offset, Fail
     return 0
 
 
-cdef int _next_data(int fd, int64_t position, int64_t end, int64_t* start, int64_t* stop,
+cdef struct Range:
+    int64_t start
+    int64_t stop
+
+
+cdef int _next_data(int fd, int64_t position, int64_t end, int64_t* start, int64_t* stop, Range* known,
                     Failure* failure) noexcept nogil:
-    """1 and the bounds of the next data in [position, end); 0 where only a hole is left; -1 on failure."""
-    cdef int64_t size, found = lseek(fd, position, SEEK_DATA)
+    """1 and the bounds of the next data in [position, end); 0 where only a hole is left; -1 on failure.
+
+    `known` is the data last found, or an empty range.
+    """
+    cdef int64_t size, found
+    if known.start <= position < known.stop:
+        start[0] = position
+        stop[0] = min(known.stop, end)
+        return position < end
+    found = lseek(fd, position, SEEK_DATA)
     if found < 0:
         if errno == ENXIO:
             # A hole to the end of the file, or past the end of one that was cut meanwhile.
@@ -121,8 +134,22 @@ cdef int _next_data(int fd, int64_t position, int64_t end, int64_t* start, int64
     if found <= start[0]:
         # Punched between the two questions, or a filesystem that does not go on: reading is always right.
         found = end
+    known.start = start[0]
+    known.stop = found
     stop[0] = min(found, end)
     return 1
+
+
+cdef class KnownData:
+    """The range of a file that was last found to be data.
+
+    SEEK_HOLE goes through all of a file's extents up to the next hole, however far that is.
+    A file that is walked in parts keeps one of these, so that a terabyte of data in a
+    hundred thousand extents is gone through once and not once a part. That the range is
+    data is all that is remembered: reading a hole that it has become meanwhile is right too.
+    """
+
+    cdef Range range
 
 
 def read_into(int fd, unsigned char[::1] buffer not None, int64_t offset):
@@ -150,12 +177,12 @@ def write_from(int fd, const unsigned char[::1] buffer not None, int64_t offset)
         _raise(&failure)
 
 
-def data_ranges(int fd, int64_t start, int64_t end, Py_ssize_t most):
+def data_ranges(int fd, int64_t start, int64_t end, Py_ssize_t most, KnownData known=None):
     """Where [start, end) of a file has data, by SEEK_DATA and SEEK_HOLE, without reading it.
 
     Returns (pairs, position): up to `most` ranges as array('q') start0, end0, ..., and how
     far the walk came: `end`, or less where `most` ran out. Raises FdFailure, with errno 0
-    where the file ends before `end`.
+    where the file ends before `end`. A file walked in parts is given one `known` for all.
     """
     cdef array.array pairs = array.clone(_array.array("q"), 2 * most, zero=False)
     cdef int64_t* out = <int64_t*> pairs.data.as_longlongs
@@ -163,15 +190,19 @@ def data_ranges(int fd, int64_t start, int64_t end, Py_ssize_t most):
     cdef int64_t position = start, data, stop
     cdef int found = 1
     cdef Failure failure
+    # Other threads may have the same one: worked on as a copy while the GIL is not held.
+    known = known or KnownData()
+    cdef Range last = known.range
     with nogil:
         while position < end and count < most:
-            found = _next_data(fd, position, end, &data, &stop, &failure)
+            found = _next_data(fd, position, end, &data, &stop, &last, &failure)
             if found <= 0:
                 break
             out[2 * count] = data
             out[2 * count + 1] = stop
             count += 1
             position = stop
+    known.range = last
     if found < 0:
         _raise(&failure)
     array.resize(pairs, 2 * count)
@@ -280,7 +311,7 @@ def clone(int source, int target):
 
 
 def copy_range(int source, int target, int64_t start, int64_t end, unsigned char[::1] buffer not None,
-               size_t granularity, bint detect_zeroes, bint target_is_zero):
+               size_t granularity, bint detect_zeroes, bint target_is_zero, KnownData known=None):
     """Copy what is data in [start, end) from one descriptor to another, at the same offsets.
 
     Finds the data, reads it through `buffer`, and writes the blocks of `granularity` bytes
@@ -290,7 +321,7 @@ def copy_range(int source, int target, int64_t start, int64_t end, unsigned char
     Returns (data, zero, hole, error): bytes written as data, found to be zero, and skipped
     as hole. `error` is None, or the FdFailure that ended the copy early, its action telling
     the side ("read" and "find data" are the source's). A source that ends before `end` is
-    such a failure, with errno 0.
+    such a failure, with errno 0. A file copied in parts is given one `known` for all.
     """
     cdef int64_t position = start, data_start, data_stop, offset, data = 0, zeroes = 0, hole = 0
     cdef size_t run_start, run_end, at, step
@@ -303,10 +334,12 @@ def copy_range(int source, int target, int64_t start, int64_t end, unsigned char
     memory = &buffer[0]
     # Whole blocks only, so that a zero run is not cut by the buffer's end.
     cdef size_t room = buffer.shape[0] - buffer.shape[0] % granularity
+    known = known or KnownData()
+    cdef Range last = known.range
     failure.code = -1
     with nogil:
         while position < end:
-            found = _next_data(source, position, end, &data_start, &data_stop, &failure)
+            found = _next_data(source, position, end, &data_start, &data_stop, &last, &failure)
             if found < 0:
                 break
             if found == 0:
@@ -347,6 +380,7 @@ def copy_range(int source, int target, int64_t start, int64_t end, unsigned char
             if offset < data_stop:
                 break
             position = data_stop
+    known.range = last
     error = None
     if position < end:
         error = FdFailure(failure.code, ACTIONS[failure.action], failure.offset)
