@@ -12,6 +12,8 @@ cdef enum:
     SMALL = 8192
     TABLE_BITS = 13
     WORD = 8
+    APART = 8
+    LOOKED = 64
 
 # Bytes at random have a chi-square of 255 against an even spread, give or take 23. With 8
 # KiB sampled, 440 means that a Huffman code saves 1/500; that is what is let go.
@@ -19,11 +21,15 @@ cdef double MOST_SPREAD = 440
 cdef uint32_t MOST_REPEATS = 3
 
 
+cdef inline uint32_t _slot(uint64_t word) noexcept nogil:
+    return <uint32_t> ((word * <uint64_t> 0x9E3779B97F4A7C15) >> (64 - TABLE_BITS))
+
+
 cdef bint _is_junk(const uint8_t* data, size_t size) noexcept nogil:
     cdef uint32_t counts[256]
     cdef uint32_t places[1 << TABLE_BITS]
     cdef size_t start, stop, at, step = STEP if size > SMALL else STRETCH, sampled = 0
-    cdef uint32_t repeats = 0, slot
+    cdef uint32_t slot, repeats = 0
     cdef uint64_t word, other
     cdef double expected, spread = 0
     memset(counts, 0, sizeof(counts))
@@ -39,21 +45,25 @@ cdef bint _is_junk(const uint8_t* data, size_t size) noexcept nogil:
         spread += (counts[at] - expected) * (counts[at] - expected)
     if spread > MOST_SPREAD * expected:
         return False
-    # Words at every eighth byte are remembered; in the samples, every byte's word is looked for.
+    # The word at every APART-th byte is remembered, and in the first bytes of each sample every
+    # byte's word is looked for: nearly any repeat of APART + WORD bytes is found.
     memset(places, 0, sizeof(places))
-    at = 0
-    while at + 2 * WORD <= size:
-        if at % step < STRETCH:
-            for start in range(at, at + WORD):
-                memcpy(&word, data + start, WORD)
-                slot = <uint32_t> ((word * <uint64_t> 0x9E3779B97F4A7C15) >> (64 - TABLE_BITS))
-                if places[slot]:
-                    memcpy(&other, data + places[slot] - 1, WORD)
-                    repeats += word == other
-        memcpy(&word, data + at, WORD)
-        slot = <uint32_t> ((word * <uint64_t> 0x9E3779B97F4A7C15) >> (64 - TABLE_BITS))
-        places[slot] = <uint32_t> at + 1
-        at += WORD
+    start = 0
+    while start + WORD <= size:
+        stop = min(start + LOOKED, size - WORD + 1)
+        for at in range(start, stop):
+            memcpy(&word, data + at, WORD)
+            slot = _slot(word)
+            if places[slot]:
+                memcpy(&other, data + places[slot] - 1, WORD)
+                repeats += word == other
+        stop = min(start + step, size - WORD + 1)
+        at = start
+        while at < stop:
+            memcpy(&word, data + at, WORD)
+            places[_slot(word)] = <uint32_t> at + 1
+            at += APART
+        start += step
     return repeats <= MOST_REPEATS
 
 
