@@ -15,8 +15,14 @@ import pytest
 from command import COMMAND, ENVIRONMENT, names
 from disks import MiB
 
-SIGNALS = [signal.SIGINT, signal.SIGTERM, signal.SIGHUP]
 SIZE = 64 * MiB
+
+
+@pytest.fixture(scope="module")
+def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("source") / "disk"
+    path.write_bytes(os.urandom(SIZE))
+    return path
 
 
 @contextmanager
@@ -46,8 +52,10 @@ def wait_until_copying(process: subprocess.Popen[bytes]) -> None:
     assert b'"phase": "copy"' in process.stderr.readline()
 
 
-@pytest.mark.parametrize("number", SIGNALS)
-@pytest.mark.parametrize("there", [False, True], ids=["new", "replaced"])
+@pytest.mark.parametrize(
+    ("number", "there"),
+    [(signal.SIGINT, False), (signal.SIGTERM, False), (signal.SIGHUP, False), (signal.SIGINT, True)],
+)
 def test_copy_leaves_nothing(tmp_path: Path, number: int, there: bool) -> None:
     """In the middle, for certain: the source is a pipe of which half has come."""
     target = tmp_path / "target"
@@ -77,12 +85,12 @@ def test_second_signal_does_not_wait(tmp_path: Path) -> None:
     assert names(tmp_path) == []
 
 
-@pytest.mark.parametrize("delay", [0.0, 0.03, 0.06, 0.1, 0.15, 0.2, 0.3, 0.4])
+@pytest.mark.parametrize("delay", [0.0, 0.05, 0.1, 0.15, 0.2, 0.3])
 @pytest.mark.parametrize("words", [[], ["--verify"]], ids=["copy", "verify"])
-def test_at_any_moment_the_target_is_whole_or_absent(tmp_path: Path, words: list[str], delay: float) -> None:
-    source, target = tmp_path / "source", tmp_path / "target"
-    content = os.urandom(SIZE)
-    source.write_bytes(content)
+def test_at_any_moment_the_target_is_whole_or_absent(
+    tmp_path: Path, source: Path, words: list[str], delay: float
+) -> None:
+    target = tmp_path / "target"
     with command("copy", *words, source, target) as process:
         time.sleep(delay)
         process.send_signal(signal.SIGTERM)
@@ -94,12 +102,12 @@ def test_at_any_moment_the_target_is_whole_or_absent(tmp_path: Path, words: list
         # The signal came too late; a shell's loop ends all the same.
         assert code in (0, -signal.SIGTERM)
         assert "copied 64.0 MiB" in said
-        assert target.read_bytes() == content
-        assert names(tmp_path) == ["source", "target"]
+        assert target.read_bytes() == source.read_bytes()
+        assert names(tmp_path) == ["target"]
     else:
         assert code == -signal.SIGTERM
         assert said in ("", "diskcopy: interrupted, nothing was written\n")
-        assert names(tmp_path) == ["source"]
+        assert names(tmp_path) == []
 
 
 @pytest.mark.root
@@ -135,11 +143,12 @@ def test_device_is_said_to_be_incomplete(tmp_path: Path, loop_device) -> None:
 def test_reading_commands_end_by_the_signal(tmp_path: Path, words: list[str]) -> None:
     disk = tmp_path / "disk"
     with open(disk, "wb") as file:
-        for _ in range(16):
-            file.write(os.urandom(SIZE // 2))
+        file.truncate(20_000 * MiB)
+        for number in range(20_000):  # a request for each
+            os.pwrite(file.fileno(), b"data", number * MiB)
     others = [disk] if words == ["compare"] else []
     with command(*words, disk, *others) as process:
-        time.sleep(0.25)
+        time.sleep(0.4)
         ends_by(process, signal.SIGINT)
 
 
