@@ -35,6 +35,9 @@ _BAR_INTERVAL, _LINE_INTERVAL = 0.1, 1.0
 # Characters for percent, bytes, rate and time left: the bar keeps its length while they change.
 _WIDTHS = (4, 20, 11, 9)
 
+# Columns that a terminal has to have for more than the bar and its percentage.
+_WIDE = 64
+
 
 class _Display(Protocol):
     def show(self, now: Progress) -> None: ...
@@ -134,14 +137,15 @@ class _Bar:
 
     def show(self, now: Progress) -> None:
         at = time.monotonic()
-        # A new phase is shown at once: the one before may have ended while nothing was due.
-        if at < self._next and (self._live is None or now.phase == self._phase):
+        # The beginning and the end of a phase are shown at once.
+        is_border = now.phase != self._phase or now.done == now.size
+        if at < self._next and (self._live is None or not is_border):
             return
         if self._live is None:
             self._live = self._start()
         self._next = at + _BAR_INTERVAL
         self._phase = now.phase
-        self._live.update(_drawing(now), refresh=True)
+        self._live.update(_drawing(now, self._live.console.width), refresh=True)
 
     def close(self) -> None:
         if self._live is not None:
@@ -164,7 +168,7 @@ class _Bar:
         return live
 
 
-def _drawing(now: Progress) -> Any:
+def _drawing(now: Progress, width: int) -> Any:
     from rich.console import Group
     from rich.progress_bar import ProgressBar
     from rich.table import Table
@@ -175,9 +179,9 @@ def _drawing(now: Progress) -> Any:
     line = Table.grid(padding=(0, 1), expand=True)
     line.add_column(no_wrap=True)
     line.add_column(ratio=1)
-    parts = figures(now)
-    for _, width in zip(parts, _WIDTHS, strict=False):
-        line.add_column(no_wrap=True, justify="right", min_width=width)
+    parts = figures(now) if width >= _WIDE else figures(now)[:1]
+    for _, characters in zip(parts, _WIDTHS, strict=False):
+        line.add_column(no_wrap=True, justify="right", min_width=characters)
     bar = ProgressBar(total=now.size, completed=now.done, pulse=now.size is None, animation_time=now.elapsed)
     line.add_row(now.phase, bar, *parts)
     indent = " " * (len(now.phase) + 1)
