@@ -15,8 +15,8 @@ from typing import Any, NamedTuple
 from diskcopy import registry
 from diskcopy.engine.compare import Comparison
 from diskcopy.engine.progress import Progress
-from diskcopy.errors import Unsupported
 from diskcopy.extents import Extent
+from diskcopy.formats.measured import Measure
 from diskcopy.image import Image, stack
 from diskcopy.registry import open
 
@@ -64,17 +64,6 @@ class CopyReport(NamedTuple):
     cloned: bool
     checksum: str | None
     warnings: list[str]
-
-
-class Measure(NamedTuple):
-    """What a target will take, in bytes.
-
-    required: its file's length, or for raw, the data that it has to hold
-    fully_allocated: the same once the guest has written every block
-    """
-
-    required: int
-    fully_allocated: int
 
 
 def copy(
@@ -239,20 +228,8 @@ def measure(
 
     Zeroes that only reading would find, and compression, make the copy smaller than this.
     """
-    registry.check_format(target_format)
     with registry.open(location, format, untrusted=untrusted, force_share=force_share) as image:
-        if image.size is None:
-            raise Unsupported(location, "is a stream, and cannot be measured", remedy="name a file")
-        data = ((extent.start, extent.end) for extent in image.extents() if extent.data)
-        if target_format == "raw":
-            size = image.size
-            required = size if preallocate == "full" else sum(end - start for start, end in data)
-            return Measure(required, size)
-        from diskcopy.formats.qcow2.measure import measure as measure_qcow2
-
-        return Measure(
-            *measure_qcow2(image.size, data, cluster_size=cluster_size or 64 << 10, preallocate=preallocate)
-        )
+        return registry.measure(image, target_format, cluster_size, preallocate)
 
 
 def _format_of(image: Image) -> str:

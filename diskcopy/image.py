@@ -10,12 +10,12 @@ or raising, and safe from several threads at once.
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from diskcopy.errors import Error, Unsupported
-from diskcopy.extents import Extent, normalised
+from diskcopy.extents import Extent, Facts, normalised
 
 if TYPE_CHECKING:
     from typing_extensions import Buffer, Self
@@ -72,11 +72,14 @@ class Image:
         if view.nbytes:
             self._readinto(offset, view)
 
-    def read_next(self, buffer: Buffer) -> int:
-        """Fill `buffer` with the next bytes of a stream; how many, fewer only at its end."""
+    def read_next(self, buffer: Buffer, check: Callable[[], None]) -> int:
+        """Fill `buffer` with the next bytes of a stream; how many, fewer only at its end.
+
+        check: called about ten times a second while nothing comes; may raise, to stop waiting
+        """
         if "sequential" not in self.can or "write" in self.can:
             raise Unsupported(self.name, "is not a stream to read from")
-        return self._read_next(memoryview(buffer).cast("B"))
+        return self._read_next(memoryview(buffer).cast("B"), check)
 
     def read(self, offset: int, length: int) -> bytearray:
         """The `length` bytes at `offset`: readinto for small things, such as headers."""
@@ -195,10 +198,10 @@ class Image:
     def _readinto(self, offset: int, buffer: memoryview) -> None:
         raise NotImplementedError
 
-    def _read_next(self, buffer: memoryview) -> int:
+    def _read_next(self, buffer: memoryview, check: Callable[[], None]) -> int:
         raise NotImplementedError
 
-    def _extents(self, offset: int, length: int) -> Iterator[Extent]:
+    def _extents(self, offset: int, length: int) -> Iterator[Facts]:
         """Ascending and contiguous from `offset` or before to the range's end or beyond."""
         raise NotImplementedError
 
@@ -271,7 +274,7 @@ class Layer(Image):
     def _readinto(self, offset: int, buffer: memoryview) -> None:
         self.image._readinto(offset, buffer)
 
-    def _extents(self, offset: int, length: int) -> Iterator[Extent]:
+    def _extents(self, offset: int, length: int) -> Iterator[Facts]:
         return self.image.extents(offset, length)
 
     def _write(self, offset: int, buffer: memoryview) -> None:

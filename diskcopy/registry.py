@@ -13,11 +13,15 @@ from contextlib import ExitStack
 
 from diskcopy.errors import Corrupt, Refused, Unsupported, UsageError, WrongFormat, system_failure
 from diskcopy.formats import known
+from diskcopy.formats.measured import Measure
 from diskcopy.formats.raw import Raw
 from diskcopy.image import Image, Lineage, shares_storage
 from diskcopy.storage.file import File, NewFile, file_identity
 
 FORMATS = ("raw", "qcow2")
+
+# qemu's own choice: an L2 table then maps 512 MiB.
+DEFAULT_CLUSTER = 64 << 10
 
 # qemu has no limit, but opens one image for each link; real chains have a handful.
 _DEEPEST_CHAIN = 100
@@ -82,20 +86,32 @@ def create(
             image = Qcow2Writer(
                 storage,
                 size,
-                cluster_size=cluster_size or 64 << 10,
+                cluster_size=cluster_size or DEFAULT_CLUSTER,
                 compression=compress,
                 preallocate=preallocate,
             )
-        elif (
-            storage.size is not None and size is not None and storage.size < size and storage.can >= {"read"}
-        ):
-            raise Refused(
-                location,
-                f"has {storage.size} bytes and the disk needs {size}",
-                remedy=f"use a target at least {size - storage.size} bytes larger",
-            )
+        if "resize" not in storage.can and size is not None:
+            needed = size
+            if format == "qcow2":
+                # How far data will be compressed is not known; then the device has to fill up first.
+                needed = 0 if compress else measure(source, format, cluster_size, preallocate).required
+            _refuse_too_small(storage, needed)
         undo.pop_all()
         return image
+
+
+def measure(image: Image, format: str, cluster_size: int | None, preallocate: str) -> Measure:
+    """What a copy of an image takes in a format, from its extents; nothing is read."""
+    check_format(format)
+    size = image.size
+    if size is None:
+        raise Unsupported(image.name, "is a stream, and cannot be measured", remedy="name a file")
+    data = ((extent.start, extent.end) for extent in image.extents() if extent.data)
+    if format == "raw":
+        return Measure(size if preallocate == "full" else sum(end - start for start, end in data), size)
+    from diskcopy.formats.qcow2.measure import measure as measure_qcow2
+
+    return measure_qcow2(size, data, cluster_size=cluster_size or DEFAULT_CLUSTER, preallocate=preallocate)
 
 
 def target_format(location: str) -> str:
@@ -239,6 +255,15 @@ def _refuse_source(location: str, target: frozenset[Lineage], source: frozenset[
     if shares_storage(target, source):
         raise Refused(
             location, "is what the copy reads, or holds it", remedy="write to another file or device"
+        )
+
+
+def _refuse_too_small(storage: Image, needed: int) -> None:
+    if storage.size is not None and storage.size < needed:
+        raise Refused(
+            storage.name,
+            f"has {storage.size} bytes and the disk needs {needed}",
+            remedy=f"use a target at least {needed - storage.size} bytes larger",
         )
 
 

@@ -122,6 +122,19 @@ def test_a_device_that_is_too_small_is_refused_untouched(tmp_path: Path, loop_de
 
 
 @pytest.mark.root
+def test_qcow2_does_not_fit_onto_a_device_of_the_size_of_its_data(tmp_path: Path, loop_device) -> None:
+    (tmp_path / "a").write_bytes(os.urandom(8 * MiB))
+    (tmp_path / "medium").write_bytes(b"\xff" * 8 * MiB)
+    device = loop_device(tmp_path / "medium")
+    with pytest.raises(Error, match="has 8388608 bytes and the disk needs"):
+        diskcopy.copy(str(tmp_path / "a"), device, target_format="qcow2")
+    assert (tmp_path / "medium").read_bytes() == b"\xff" * 8 * MiB
+    os.truncate(tmp_path / "a", 7 * MiB)
+    diskcopy.copy(str(tmp_path / "a"), device, target_format="qcow2", verify=True)
+    assert diskcopy.compare(device, str(tmp_path / "a")).same
+
+
+@pytest.mark.root
 def test_a_mounted_device_is_refused(tmp_path: Path, loop_device) -> None:
     sparse_file(tmp_path / "a", 1, MiB)
     (tmp_path / "medium").write_bytes(bytes(8 * MiB))

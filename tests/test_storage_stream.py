@@ -6,13 +6,20 @@ from __future__ import annotations
 import os
 import random
 import threading
+import time
 from array import array
 from pathlib import Path
 
 import pytest
 
-from diskcopy.errors import Error, SystemFailure, Unsupported
+from diskcopy.engine.copy import copy
+from diskcopy.errors import Cancelled, Error, SystemFailure, Unsupported
+from diskcopy.storage.null import Null
 from diskcopy.storage.stream import StreamReader, StreamWriter
+
+
+def never() -> None:
+    """Nobody wants the reader to stop."""
 
 
 def test_requests_are_filled_from_any_pieces() -> None:
@@ -31,11 +38,11 @@ def test_requests_are_filled_from_any_pieces() -> None:
     got, buffer = b"", bytearray(60_000)
     with StreamReader(out, "pipe") as stream:
         while True:
-            count = stream.read_next(buffer)
+            count = stream.read_next(buffer, never)
             got += buffer[:count]
             if count < len(buffer):
                 break
-        assert stream.read_next(buffer) == 0, "the end stays the end"
+        assert stream.read_next(buffer, never) == 0, "the end stays the end"
     thread.join()
     assert got == content
 
@@ -101,7 +108,7 @@ def test_streams_have_one_direction(tmp_path: Path) -> None:
             lambda: reader.read(0, 1),
             lambda: reader.write(0, b"A"),
             lambda: reader.extents(),
-            lambda: writer.read_next(bytearray(1)),
+            lambda: writer.read_next(bytearray(1), never),
             lambda: writer.read(0, 1),
         ):
             with pytest.raises(Unsupported):
@@ -115,3 +122,14 @@ def test_standard_streams_stay_open() -> None:
     for stream in (StreamReader(0, "standard input"), StreamWriter(1, "standard output")):
         stream.close()
         os.fstat(stream.fd)
+
+
+def test_a_silent_pipe_does_not_keep_a_copy_from_being_cancelled() -> None:
+    out, into = os.pipe()
+    cancel = threading.Event()
+    threading.Timer(0.2, cancel.set).start()
+    began = time.monotonic()
+    with StreamReader(out, "pipe") as stream, pytest.raises(Cancelled):
+        copy(stream, Null(), cancel=cancel)
+    assert time.monotonic() - began < 5
+    os.close(into)

@@ -160,7 +160,7 @@ class FromStream(Through):
         if self._ended:
             return None
         start = self._at
-        got = self._job.source.read_next(buffer[: self.request])
+        got = self._job.source.read_next(buffer[: self.request], self._job.stop.check)
         self._at += got
         if got < self.request:
             self._ended = True

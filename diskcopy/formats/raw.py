@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from diskcopy.image import Layer
 
 
@@ -12,8 +14,8 @@ class Raw(Layer):
     def fileno(self) -> int | None:
         return self.image.fileno()
 
-    def _read_next(self, buffer: memoryview) -> int:
-        return self.image._read_next(buffer)
+    def _read_next(self, buffer: memoryview, check: Callable[[], None]) -> int:
+        return self.image._read_next(buffer, check)
 
     def describe(self) -> dict[str, object]:
         return {"format": "raw"}

@@ -8,7 +8,7 @@ import threading
 from collections.abc import Iterator
 
 from diskcopy.errors import system_failure
-from diskcopy.extents import Extent
+from diskcopy.extents import Facts
 from diskcopy.image import Image, Layer
 
 
@@ -53,7 +53,7 @@ class Fail(Layer):
         self._meet("read", offset, buffer.nbytes)
         super()._readinto(offset, buffer)
 
-    def _extents(self, offset: int, length: int) -> Iterator[Extent]:
+    def _extents(self, offset: int, length: int) -> Iterator[Facts]:
         self._meet("find data", offset, length)
         return super()._extents(offset, length)
 

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 
 from diskcopy import _fd
 from diskcopy.errors import Changed, Error, FdFailure, NotFound, Refused, Unsupported, system_failure
-from diskcopy.extents import Extent
+from diskcopy.extents import Facts
 from diskcopy.image import Block, Image, Lineage
 from diskcopy.storage import locks
 
@@ -43,7 +43,7 @@ class Descriptor(Image):
         if got < buffer.nbytes:
             raise self._ends_early(offset + got)
 
-    def _extents(self, offset: int, length: int) -> Iterator[Extent]:
+    def _extents(self, offset: int, length: int) -> Iterator[Facts]:
         end = offset + length
         walk = _FIRST_WALK
         while offset < end:
@@ -57,11 +57,11 @@ class Descriptor(Image):
             ranges = iter(pairs)
             for start, stop in zip(ranges, ranges, strict=True):
                 if start > offset:
-                    yield Extent(offset, start - offset, True, True)
-                yield Extent(start, stop - start, False, False)
+                    yield offset, start - offset, True, True
+                yield start, stop - start, False, False
                 offset = stop
             if reached > offset:
-                yield Extent(offset, reached - offset, True, True)
+                yield offset, reached - offset, True, True
                 offset = reached
 
     def _ends_early(self, offset: int) -> Error:

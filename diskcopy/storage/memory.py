@@ -6,7 +6,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 
 from diskcopy.errors import Corrupt
-from diskcopy.extents import Extent
+from diskcopy.extents import Extent, Facts
 from diskcopy.image import Block, Image
 
 
@@ -32,7 +32,7 @@ class Memory(Image):
     def _readinto(self, offset: int, buffer: memoryview) -> None:
         buffer[:] = memoryview(self.content)[offset : offset + buffer.nbytes]
 
-    def _extents(self, offset: int, length: int) -> Iterator[Extent]:
+    def _extents(self, offset: int, length: int) -> Iterator[Facts]:
         if self._facts is None:
             raise Corrupt(self.name, "knows no extents")
         return iter(self._facts)

@@ -3,10 +3,21 @@
 
 from __future__ import annotations
 
+import contextlib
+import fcntl
 import os
+import select
+import stat
+from collections.abc import Callable
 
 from diskcopy.errors import Error, system_failure
 from diskcopy.image import Block, Image
+
+# Milliseconds that nothing may come before the reader looks up.
+_PATIENCE = 100
+
+# What an unprivileged process may make of a pipe, which holds 64 KiB at first.
+_PIPE = 1 << 20
 
 
 class StreamReader(Image):
@@ -19,6 +30,9 @@ class StreamReader(Image):
         """fd: closed with the image, unless it is one of the standard streams"""
         self.fd = fd
         self.name = name
+        self._arrivals = select.poll()
+        self._arrivals.register(fd, select.POLLIN)
+        _widen(fd)
 
     @classmethod
     def at(cls, path: str) -> StreamReader:
@@ -28,9 +42,12 @@ class StreamReader(Image):
         except OSError as failure:
             raise system_failure(path, "open", failure) from None
 
-    def _read_next(self, buffer: memoryview) -> int:
+    def _read_next(self, buffer: memoryview, check: Callable[[], None]) -> int:
         filled = 0
         while filled < buffer.nbytes:
+            # A pipe may be silent for hours, and its reader must not be deaf meanwhile.
+            while not self._arrivals.poll(_PATIENCE):
+                check()
             try:
                 got = os.readv(self.fd, [buffer[filled:]])
             except OSError as failure:
@@ -59,6 +76,7 @@ class StreamWriter(Image):
         self.fd = fd
         self.name = name
         self.size = 0
+        _widen(fd)
 
     @classmethod
     def at(cls, path: str) -> StreamWriter:
@@ -90,3 +108,10 @@ class StreamWriter(Image):
 
     def describe(self) -> dict[str, object]:
         return {"storage": "stream"}
+
+
+def _widen(fd: int) -> None:
+    """Let a pipe hold a whole request, where the system allows it: fewer turns of both its ends."""
+    if stat.S_ISFIFO(os.fstat(fd).st_mode):
+        with contextlib.suppress(OSError):
+            fcntl.fcntl(fd, fcntl.F_SETPIPE_SZ, _PIPE)

@@ -10,6 +10,8 @@ from libc.stdint cimport int64_t
 from libc.stdlib cimport qsort
 import array as _array
 
+from diskcopy.errors import Corrupt
+
 cdef array.array EMPTY = _array.array("q")
 
 
@@ -222,6 +224,31 @@ def from_bitmap(const unsigned char[::1] bitmap not None, int64_t unit, int64_t 
             out[count] = base + 8 * size * unit
             count += 1
     return result
+
+
+def normalised(items, int64_t start, int64_t end, name, new_extent):
+    """See `diskcopy.extents.normalised`; `new_extent` makes an Extent of a tuple."""
+    cdef int64_t held = start, position = start, item_start, item_length, item_end
+    cdef bint zero, hole, held_zero = False, held_hole = False
+    for item_start, item_length, zero, hole in items:
+        item_end = item_start + item_length
+        if item_end <= start or item_length == 0:
+            continue
+        if position >= end:
+            break
+        if item_start > position or item_end <= position:
+            raise Corrupt(name, f"extent {item_start}+{item_length} does not continue", offset=position)
+        if zero != held_zero or hole != held_hole:
+            if position > held:
+                yield new_extent((held, position - held, held_zero, held_hole))
+            held = position
+            held_zero = zero
+            held_hole = hole
+        position = min(item_end, end)
+    if position < end:
+        raise Corrupt(name, "extents stop early", offset=position)
+    if position > held:
+        yield new_extent((held, position - held, held_zero, held_hole))
 
 
 def total(const int64_t[::1] pairs not None):

@@ -4,21 +4,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import NamedTuple
 
 from diskcopy.errors import UsageError
+from diskcopy.formats.measured import Measure
 from diskcopy.formats.qcow2.geometry import check_size, geometry
-
-
-class Measure(NamedTuple):
-    """Bytes of the image file.
-
-    required: with the disk's data in it, uncompressed, as the writer writes them
-    fully_allocated: with every cluster of the disk in it
-    """
-
-    required: int
-    fully_allocated: int
 
 
 def measure(

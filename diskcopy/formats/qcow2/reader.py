@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 from diskcopy.errors import Corrupt, Error, Refused, Unsupported
-from diskcopy.extents import Extent
+from diskcopy.extents import Facts
 from diskcopy.formats.qcow2 import _tables
 from diskcopy.formats.qcow2.compressed import Decompressor, Undecodable
 from diskcopy.formats.qcow2.header import (
@@ -164,7 +164,7 @@ class Qcow2(Layer):
 
     # --- extents -----------------------------------------------------------------------
 
-    def _extents(self, offset: int, length: int) -> Iterator[Extent]:
+    def _extents(self, offset: int, length: int) -> Iterator[Facts]:
         self._check_readable()
         host_extents = Window(self._data)
         backing_extents = Window(self._backing) if self._backing is not None else None
@@ -172,31 +172,31 @@ class Qcow2(Layer):
             if kind == DATA:
                 known = host_extents.last
                 if known.start <= host and host + count <= known.start + known.length:
-                    yield Extent(start, count, known.zero, known.hole)
+                    yield start, count, known.zero, known.hole
                     continue
                 yield from self._data_extents(host_extents, start, count, host)
             elif kind == COMPRESSED:
-                yield Extent(start, count, False, False)
+                yield start, count, False, False
             elif kind == UNALLOCATED and backing_extents is not None:
                 yield from self._backing_extents(backing_extents, start, count)
             else:
-                yield Extent(start, count, True, kind != ZERO_ALLOCATED)
+                yield start, count, True, kind != ZERO_ALLOCATED
 
-    def _data_extents(self, window: Window, start: int, length: int, host: int) -> Iterator[Extent]:
+    def _data_extents(self, window: Window, start: int, length: int, host: int) -> Iterator[Facts]:
         """Data, but zero where the storage has a hole: preallocated clusters that nobody wrote."""
         inside = max(0, min(length, self._data._size() - host))
         for extent in window.extents(host, inside):
-            yield Extent(start + extent.start - host, extent.length, extent.zero, extent.hole)
+            yield start + extent.start - host, extent.length, extent.zero, extent.hole
         if inside < length:
             # Only reading tells whether this is the end of an unfinished last cluster.
-            yield Extent(start + inside, length - inside, False, False)
+            yield start + inside, length - inside, False, False
 
-    def _backing_extents(self, window: Window, start: int, length: int) -> Iterator[Extent]:
+    def _backing_extents(self, window: Window, start: int, length: int) -> Iterator[Facts]:
         assert self._backing is not None
         inside = max(0, min(length, self._backing._size() - start))
         yield from window.extents(start, inside)
         if inside < length:
-            yield Extent(start + inside, length - inside, True, True)
+            yield start + inside, length - inside, True, True
 
     # --- reading -----------------------------------------------------------------------
 
