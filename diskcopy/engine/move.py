@@ -50,8 +50,8 @@ class Through:
         block = job.target.block
         # Zeroes are left out in whole units, so that a target never gets a part of its block.
         self._unit = max(GRANULARITY, block.minimum)
-        # No two requests meet in one block of the target.
-        self.request = max(REQUEST, block.minimum, block.preferred)
+        # No two requests meet in one block of the target, or in one leaf of the digest.
+        self.request = max(REQUEST, block.minimum, block.preferred, self._read_unit)
         self._segments = self._plan()
 
     def pull(self, buffer: memoryview) -> Segment | None:

@@ -11,7 +11,7 @@ from diskcopy.engine import plan
 from diskcopy.engine.digest import LEAF, DiskDigest, leaf_digests
 from diskcopy.engine.plan import SEGMENT, Segment
 from diskcopy.engine.progress import Progress, Tally
-from diskcopy.engine.workers import REQUEST, Stop, default_workers, run
+from diskcopy.engine.workers import Stop, default_workers, run
 from diskcopy.errors import Mismatch, Unsupported
 from diskcopy.image import Image
 
@@ -85,7 +85,7 @@ def _digest(
         read = 0
         if segment.data:
             ranges = plan.data_ranges([image], start, end, LEAF)
-            for at, until in plan.requests(ranges, REQUEST):
+            for at, until in plan.requests(ranges, LEAF):
                 stop.check()
                 block = buffer[: until - at]
                 image.readinto(at, block)
@@ -95,7 +95,7 @@ def _digest(
         tally.add(data=read, hole=end - start - read)
 
     tally.tell()
-    run(lambda buffer: next(segments, None), work, workers=workers, room=REQUEST, stop=stop, tick=tally.tell)
+    run(lambda buffer: next(segments, None), work, workers=workers, room=LEAF, stop=stop, tick=tally.tell)
     tally.tell()
     return digest
 
@@ -104,8 +104,8 @@ def _first_difference(left: Image, right: Image, start: int, end: int) -> int | 
     """Where two images differ in a range; None where they do not now, or `left` is a stream."""
     if left.size is None:
         return None
-    for at in range(start, end, REQUEST):
-        length = min(REQUEST, end - at)
+    for at in range(start, end, LEAF):
+        length = min(LEAF, end - at)
         index = _zero.first_difference(left.read(at, length), right.read(at, length))
         if index >= 0:
             return at + index
