@@ -11,16 +11,28 @@ and the root over the smallest power of two of segments that holds the disk.
 
 from __future__ import annotations
 
-import hashlib
 import threading
 from collections.abc import Iterator
 from functools import cache
+from typing import TYPE_CHECKING
 
 from diskcopy.engine.plan import SEGMENT
+
+if TYPE_CHECKING:
+    from hashlib import _Hash
+
+    from typing_extensions import Buffer
 
 LEAF = 1 << 20
 _LEAVES = SEGMENT // LEAF
 _LABEL = b"diskcopy checksum 1\n"
+
+
+def _sha256(data: Buffer) -> _Hash:
+    # hashlib brings OpenSSL, and most copies take no digest.
+    from hashlib import sha256
+
+    return sha256(data)
 
 
 def leaf_digests(offset: int, block: memoryview) -> Iterator[tuple[int, bytes]]:
@@ -28,7 +40,7 @@ def leaf_digests(offset: int, block: memoryview) -> Iterator[tuple[int, bytes]]:
     disk's last leaf is padded with zeroes."""
     for at in range(0, block.nbytes, LEAF):
         leaf = block[at : at + LEAF]
-        digest = hashlib.sha256(leaf)
+        digest = _sha256(leaf)
         if leaf.nbytes < LEAF:
             digest.update(bytes(LEAF - leaf.nbytes))
         yield (offset + at) // LEAF, digest.digest()
@@ -38,16 +50,16 @@ def leaf_digests(offset: int, block: memoryview) -> Iterator[tuple[int, bytes]]:
 def zero_digest(height: int) -> bytes:
     """The node `height` levels above the leaves, over nothing but zeroes."""
     if height == 0:
-        return hashlib.sha256(bytes(LEAF)).digest()
+        return _sha256(bytes(LEAF)).digest()
     child = zero_digest(height - 1)
-    return hashlib.sha256(child + child).digest()
+    return _sha256(child + child).digest()
 
 
 def _parents(nodes: dict[int, bytes], height: int) -> dict[int, bytes]:
     """The level above `nodes`, which is `height` levels above the leaves; only what is not zero."""
     zero = zero_digest(height)
     return {
-        parent: hashlib.sha256(nodes.get(2 * parent, zero) + nodes.get(2 * parent + 1, zero)).digest()
+        parent: _sha256(nodes.get(2 * parent, zero) + nodes.get(2 * parent + 1, zero)).digest()
         for parent in {index // 2 for index in nodes}
     }
 
@@ -107,4 +119,4 @@ class DiskDigest:
             height += 1
             count = -(-count // 2)
         root = nodes.get(0, zero_digest(height))
-        return hashlib.sha256(_LABEL + size.to_bytes(8, "little") + root).hexdigest()
+        return _sha256(_LABEL + size.to_bytes(8, "little") + root).hexdigest()
