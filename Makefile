@@ -45,7 +45,9 @@ fuzz: packages-test $(BUILT)
 
 bench: packages-bench $(BUILT)
 	@$(PYTEST) -o python_files='bench_*.py' bench
-	@$(PY) bench/peers.py
+	@$(PYTHON) -m venv build/installed
+	@build/installed/bin/python -m pip install -qq .
+	@$(PY) bench/peers.py --diskcopy build/installed/bin/diskcopy
 
 build: $(BUILT)
 

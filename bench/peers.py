@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """How fast is diskcopy beside the tools people use today? Whole processes, in one run, in turn.
 
-    python bench/peers.py [--rounds 7] [--only TEXT] [--results bench/results.json]
+    python bench/peers.py [--rounds 7] [--only TEXT]
 
 For each case every contender runs once a round, one after another, its target removed and
 the disks synced before; after the last round come best, median, peak memory, and the ratio
@@ -27,7 +27,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from chart import write_chart
+import report
 
 HERE = Path(__file__).resolve().parent
 MAKE_GUEST = HERE.parent.parent / "shared/tools/make_guest.sh"
@@ -354,7 +354,6 @@ def main() -> None:
     )
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--only", default="", help="cases whose name has this text; nothing is saved")
-    parser.add_argument("--results", type=Path, default=HERE / "results.json")
     cache = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")
     parser.add_argument("--cache", type=Path, default=Path(cache) / "diskcopy-bench")
     parser.add_argument("--diskcopy", default=str(Path(sys.executable).with_name("diskcopy")))
@@ -376,10 +375,9 @@ def main() -> None:
     finally:
         shutil.rmtree(scratch)
     if not args.only:
-        args.results.write_text(
-            json.dumps({"machine": about_machine(bench), "results": results}, indent=1) + "\n"
-        )
-        write_chart(results, HERE.parent / "docs/benchmarks.svg")
+        found = {"machine": about_machine(bench), "results": results}
+        report.RESULTS.write_text(json.dumps(found, indent=1) + "\n")
+        report.main()
 
 
 if __name__ == "__main__":
