@@ -132,7 +132,7 @@ def copy(
     return CopyReport(
         source,
         target,
-        _format_of(reading),
+        registry.format_of(reading),
         wanted,
         done.size,
         done.data,
@@ -228,12 +228,11 @@ def measure(
 
     Zeroes that only reading would find, and compression, make the copy smaller than this.
     """
+    registry.check_options(
+        location, target_format, compress=None, cluster_size=cluster_size, preallocate=preallocate
+    )
     with registry.open(location, format, untrusted=untrusted, force_share=force_share) as image:
         return registry.measure(image, target_format, cluster_size, preallocate)
-
-
-def _format_of(image: Image) -> str:
-    return str(image.describe()["format"])
 
 
 def _allocated(image: Image) -> int | None:

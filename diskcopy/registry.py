@@ -11,7 +11,7 @@ import re
 import stat
 from contextlib import ExitStack
 
-from diskcopy.errors import Corrupt, Refused, Unsupported, UsageError, WrongFormat, system_failure
+from diskcopy.errors import Corrupt, Error, Refused, Unsupported, UsageError, WrongFormat, system_failure
 from diskcopy.formats import known
 from diskcopy.formats.measured import Measure
 from diskcopy.formats.raw import Raw
@@ -61,12 +61,7 @@ def create(
     device that is too small or in use.
     """
     check_format(format)
-    if format == "raw":
-        for value, option in ((compress, "compression"), (cluster_size, "a cluster size")):
-            if value is not None:
-                raise UsageError(location, f"raw has no {option}", remedy="use -O qcow2")
-        if preallocate == "metadata":
-            raise UsageError(location, "raw has no metadata to preallocate", remedy="use full, or off")
+    check_options(location, format, compress=compress, cluster_size=cluster_size, preallocate=preallocate)
     with ExitStack() as undo:
         storage = undo.enter_context(
             _create_storage(
@@ -86,7 +81,7 @@ def create(
             image = Qcow2Writer(
                 storage,
                 size,
-                cluster_size=cluster_size or DEFAULT_CLUSTER,
+                cluster_size=DEFAULT_CLUSTER if cluster_size is None else cluster_size,
                 compression=compress,
                 preallocate=preallocate,
             )
@@ -111,7 +106,14 @@ def measure(image: Image, format: str, cluster_size: int | None, preallocate: st
         return Measure(size if preallocate == "full" else sum(end - start for start, end in data), size)
     from diskcopy.formats.qcow2.measure import measure as measure_qcow2
 
-    return measure_qcow2(size, data, cluster_size=cluster_size or DEFAULT_CLUSTER, preallocate=preallocate)
+    if cluster_size is None:
+        cluster_size = DEFAULT_CLUSTER
+    return measure_qcow2(size, data, cluster_size=cluster_size, preallocate=preallocate)
+
+
+def format_of(image: Image) -> str:
+    """The format of an image from `open`, without asking the image: it may be closed, or damaged."""
+    return "raw" if isinstance(image, Raw) else "qcow2"
 
 
 def target_format(location: str) -> str:
@@ -135,6 +137,21 @@ def check_format(format: str | None) -> None:
         raise UsageError(format, "is not a format", remedy=f"there is {' and '.join(FORMATS)}")
 
 
+def check_options(
+    name: str, format: str, *, compress: str | None, cluster_size: int | None, preallocate: str
+) -> None:
+    """Raise UsageError for what a target's format does not have."""
+    if preallocate not in ("off", "metadata", "full"):
+        raise UsageError(name, f"{preallocate!r} is no preallocation", remedy="use off, metadata or full")
+    if format != "raw":
+        return
+    for value, option in ((compress, "compression"), (cluster_size, "a cluster size")):
+        if value is not None:
+            raise UsageError(name, f"raw has no {option}", remedy="use -O qcow2")
+    if preallocate == "metadata":
+        raise UsageError(name, "raw has no metadata to preallocate", remedy="use full, or off")
+
+
 class _Opener:
     """Opens locations and what their images refer to, under one set of rules."""
 
@@ -145,7 +162,7 @@ class _Opener:
     def open(self, location: str, format: str | None, chain: tuple[frozenset[Lineage], ...]) -> Image:
         """chain: the identities of the images whose references led here."""
         with ExitStack() as undo:
-            storage = undo.enter_context(self._open_storage(location))
+            storage = undo.enter_context(self._open_storage(location, referred=bool(chain)))
             identity = storage.identity()
             if identity and identity in chain:
                 raise Corrupt(location, "is its own backing image: the chain never ends")
@@ -155,8 +172,9 @@ class _Opener:
             undo.pop_all()
             return image
 
-    def _open_storage(self, location: str) -> Image:
-        if location == "-":
+    def _open_storage(self, location: str, *, referred: bool) -> Image:
+        """referred: an image names it, which may not make us wait for a stream"""
+        if location == "-" and not referred:
             from diskcopy.storage.stream import StreamReader
 
             return StreamReader(0, "standard input")
@@ -169,6 +187,8 @@ class _Opener:
         if stat.S_ISDIR(about.st_mode):
             raise Refused(path, "is a directory", remedy="name the image in it")
         if not stat.S_ISREG(about.st_mode):
+            if referred:
+                raise Refused(path, "is neither a file nor a block device")
             from diskcopy.storage.stream import StreamReader
 
             return StreamReader.at(path)
@@ -220,8 +240,17 @@ class _Reference:
         # A relative name is meant from the image that says it, as in qemu.
         path = os.path.join(os.path.dirname(self._location), reference)
         if format is not None and format not in FORMATS:
-            raise Unsupported(self._location, f"refers to {reference!r}, an image of format {format!r}")
-        return self._opener.open(path, format, self._chain)
+            raise Unsupported(
+                self._location,
+                f"refers to {reference!r}, an image of format {format!r}, which diskcopy does not read",
+                remedy="convert it with qemu-img",
+            )
+        try:
+            return self._opener.open(path, format, self._chain)
+        except Error as error:
+            if error.remedy is None and error.name == path:
+                error.remedy = f"{self._location} refers to it"
+            raise
 
 
 def _create_storage(
@@ -241,8 +270,10 @@ def _create_storage(
 
         _refuse_source(location, device_identity(_stat(path)), source)
         return BlockDevice(path, writable=True)
-    if os.path.exists(path):
-        about = _stat(path)
+    # What would be replaced, as NewFile finds it.
+    real = os.path.realpath(path)
+    if os.path.exists(real):
+        about = _stat(real)
         if not stat.S_ISREG(about.st_mode) and not stat.S_ISDIR(about.st_mode):
             from diskcopy.storage.stream import StreamWriter
 
@@ -277,6 +308,10 @@ def _path(location: str) -> str:
         raise UsageError("''", "is not a location", remedy="use a path, or - for a pipe")
     if "\0" in location:
         raise UsageError(repr(location), "a path cannot have a zero byte in it")
+    try:
+        os.fsencode(location)
+    except UnicodeEncodeError:
+        raise UsageError(repr(location), "has characters that no path can have here") from None
     return location
 
 

@@ -29,6 +29,19 @@ def test_by_any_name(tmp_path: Path) -> None:
     assert (tmp_path / "a").read_bytes() == content
 
 
+@pytest.mark.parametrize("name", ["a/", "nowhere/../a", "a/../a", "./a//"])
+def test_by_names_that_only_look_like_other_files(tmp_path: Path, monkeypatch, name: str) -> None:
+    """The system finds nothing at these names; a file must not be replaced by one of them."""
+    content = sparse_file(tmp_path / "a", 1, MiB)
+    (tmp_path / "link").symlink_to(name)
+    monkeypatch.chdir(tmp_path)
+    for target in (name, "link"):
+        with pytest.raises(diskcopy.Error):
+            diskcopy.copy("a", target, target_format="qcow2")
+    assert (tmp_path / "a").read_bytes() == content
+    assert sorted(os.listdir(tmp_path)) == ["a", "link"]
+
+
 def test_through_the_backing_chain(tmp_path: Path) -> None:
     sparse_file(tmp_path / "base", 1, MiB)
     for overlay, below, kind in (("middle", "base", "raw"), ("top", "middle", "qcow2")):

@@ -9,7 +9,7 @@ import threading
 from collections.abc import Callable
 from typing import TypeVar
 
-from diskcopy.errors import Cancelled
+from diskcopy.errors import Cancelled, UsageError
 
 # A request: large enough that Python's share of it is small (some 40 us against 200), and
 # small enough to be written out of the cache it was read into. Measured on whole copies:
@@ -58,6 +58,8 @@ def run(
     `room` bytes for itself. `tick` is called in the calling thread about ten times
     a second. Raises the first error of any thread, after all have ended.
     """
+    if workers < 1:
+        raise UsageError("workers", f"{workers} threads do no work", remedy="use 1 or more")
     pulling = threading.Lock()
     ended = threading.Semaphore(0)
     errors: list[BaseException] = []

@@ -166,6 +166,7 @@ class NewFile(Descriptor):
         self._durable = durable
         self._done = False
         replaced = _replaceable(path, target)
+        _check_name(path)
         try:
             self._folder = os.open(self._folder_name or ".", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
         except OSError as failure:
@@ -208,9 +209,10 @@ class NewFile(Descriptor):
             raise system_failure(path, "create", failure) from None
 
     def _hidden_name(self) -> str:
-        # A name has 255 bytes at the most.
-        told = os.fsencode(self._file_name)[:200].decode(errors="ignore")
-        return f".{told}.{os.urandom(4).hex()}.diskcopy"
+        # A name has 255 bytes at the most, and whole characters where it is UTF-8: some
+        # filesystems insist on them. The locale may know only ASCII.
+        told = os.fsencode(self._file_name)[:200].decode("utf-8", "ignore").encode()
+        return f".{os.fsdecode(told)}.{os.urandom(4).hex()}.diskcopy"
 
     def _reserve(self, size: int, preallocate: bool) -> None:
         try:
@@ -315,6 +317,18 @@ def _replaceable(path: str, target: str) -> os.stat_result | None:
     # A guest that has the old file open would go on with it, unseen, after the rename.
     with File(target):
         return about
+
+
+def _check_name(path: str) -> None:
+    """Raise where the system finds no file at `path`: realpath takes "image/" and
+    "nowhere/../image" for names of the image."""
+    folder, name = os.path.split(path)
+    if not name:
+        raise Refused(path, "is the name of a folder", remedy="leave the slash at its end away")
+    try:
+        os.stat(os.path.join(folder, "."))
+    except OSError as failure:
+        raise system_failure(path, "create", failure) from None
 
 
 def _keep_mode(fd: int, replaced: os.stat_result) -> None:
