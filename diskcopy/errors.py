@@ -123,5 +123,6 @@ def system_failure(name: str, action: str, failure: OSError, offset: int | None 
     if code in (_errno.EACCES, _errno.EPERM, _errno.EROFS):
         return NotPermitted(name, reason, errno=code, offset=offset)
     if code in (_errno.ENOSPC, _errno.EDQUOT):
-        return NoSpace(name, reason, errno=code, offset=offset)
+        remedy = "free some space, or use another target"
+        return NoSpace(name, reason, errno=code, offset=offset, remedy=remedy)
     return SystemFailure(name, reason, errno=code, offset=offset)

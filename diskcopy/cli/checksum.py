@@ -3,11 +3,13 @@
 
 from __future__ import annotations
 
+import sys
+
 import click
 
 from diskcopy.cli import options, progress, signals
 from diskcopy.cli.commands import Command
-from diskcopy.cli.text import to_json
+from diskcopy.cli.text import printable, to_json
 
 
 @click.command(cls=Command)
@@ -43,4 +45,7 @@ def command(
 def _line(digest: str, name: str) -> str:
     """A backslash first says, as in sha256sum, that the name has its own escaped."""
     escaped = name.replace("\\", "\\\\").replace("\n", "\\n").replace("\r", "\\r")
+    if sys.stdout.isatty():
+        # sha256sum would let the name command the terminal.
+        escaped = printable(escaped)
     return f"{'' if escaped == name else chr(92)}{digest}  {escaped}"

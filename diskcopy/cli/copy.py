@@ -141,8 +141,16 @@ def _identity(target: str) -> tuple[int, int] | None:
     return about.st_dev, about.st_ino
 
 
+def _is_regular(target: str) -> bool:
+    """Also where the name is gone: only a file's can go while we use it."""
+    try:
+        return stat.S_ISREG(os.stat(target).st_mode)
+    except FileNotFoundError:
+        return True
+
+
 def _left_behind(target: str, before: tuple[int, int] | None) -> str:
     """What an interrupted copy says of its target."""
-    if target == "-" or (before is not None and not stat.S_ISREG(os.stat(target).st_mode)):
+    if target == "-" or (before is not None and not _is_regular(target)):
         return f"; {target} is incomplete"
     return ", nothing was written" if _identity(target) == before else f"; {target} is complete"

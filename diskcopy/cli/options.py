@@ -8,6 +8,7 @@ from typing import Any, TypeVar
 
 import click
 
+from diskcopy.cli.text import printable
 from diskcopy.units import parse_size
 
 Function = TypeVar("Function", bound=Callable[..., Any])
@@ -29,8 +30,13 @@ def _log_to_stderr(ctx: click.Context, param: click.Parameter, level: str | None
 
     logger = logging.getLogger("diskcopy")
     if not logger.handlers:
+
+        class Printable(logging.Formatter):
+            def format(self, record: logging.LogRecord) -> str:
+                return printable(super().format(record))
+
         handler = logging.StreamHandler()
-        handler.setFormatter(logging.Formatter("diskcopy: %(levelname)s: %(message)s"))
+        handler.setFormatter(Printable("diskcopy: %(levelname)s: %(message)s"))
         logger.addHandler(handler)
     logger.setLevel(level.upper())
 

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import codecs
 import os
 import sys
 
@@ -27,8 +28,17 @@ def fill_closed() -> None:
 
 
 def pass_names_through() -> None:
-    """A name may hold bytes that are no characters; they go out as they came in."""
-    sys.stdout.reconfigure(errors="surrogateescape")  # type: ignore[union-attr]
+    """A name may hold bytes that are no characters; they go out as they came in. Characters
+    that the locale does not have, from inside an image, go out as escapes."""
+    codecs.register_error("diskcopy", _pass_through)
+    sys.stdout.reconfigure(errors="diskcopy")  # type: ignore[union-attr]
+
+
+def _pass_through(error: UnicodeError) -> tuple[str | bytes, int]:
+    try:
+        return codecs.lookup_error("surrogateescape")(error)
+    except UnicodeError:
+        return codecs.lookup_error("backslashreplace")(error)
 
 
 def discard_output() -> None:

@@ -126,7 +126,7 @@ def _move(job: Job, workers: int) -> None:
 
 def _with_what_is_missing(failure: NoSpace, job: Job) -> NoSpace:
     """The failure, saying how much more room the rest of the disk takes at the most."""
-    remedy = "free some space, or use another target"
+    remedy = failure.remedy
     if job.source.size is not None:
         data = sum(extent.length for extent in job.source.extents() if extent.data)
         missing = max(0, data - job.tally.data - job.tally.zero)
