@@ -21,8 +21,10 @@ GAP = 64 << 10
 # How much of an image is asked about at first.
 _FIRST_WINDOW = 1 << 20
 
-# A long zero run is cut, so that progress moves and cancelling is heard.
+# A long zero run is cut, so that progress moves and cancelling is heard; but into no more
+# pieces than that takes, since the cost must not follow the size of the disk.
 _ZERO_RUN = 1 << 34
+_MOST_CUTS = 1024
 
 
 class Segment(NamedTuple):
@@ -45,13 +47,14 @@ def segments(images: Sequence[Image], start: int, end: int, unit: int) -> Iterat
     `start`, and ends at a multiple of SEGMENT, or at `end`. The cost follows the extents.
     """
     walks = [_Walk(image, end) for image in images]
+    longest = max(_ZERO_RUN, (end - start) // _MOST_CUTS)
     position = start
     while position < end:
         zero_until = min(walk.zero_until(position) for walk in walks)
         if zero_until < end:
             zero_until -= zero_until % unit
         if zero_until > position:
-            stop = min(zero_until, position + _ZERO_RUN)
+            stop = min(zero_until, position + longest)
             yield Segment(position, stop, False, all(walk.hole for walk in walks))
         else:
             stop = min(position - position % SEGMENT + SEGMENT, end)

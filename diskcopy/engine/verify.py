@@ -12,8 +12,10 @@ from diskcopy.engine.digest import LEAF, DiskDigest, leaf_digests
 from diskcopy.engine.plan import SEGMENT, Segment
 from diskcopy.engine.progress import Progress, Tally
 from diskcopy.engine.workers import Stop, default_workers, run
-from diskcopy.errors import Mismatch, Unsupported
+from diskcopy.errors import Corrupt, Mismatch, Unsupported, WrongFormat
 from diskcopy.image import Image
+
+_REMEDY = "check the storage, and copy again"
 
 
 def verify(
@@ -30,8 +32,16 @@ def verify(
 
     source: what was copied, to say exactly where they differ
     """
-    reread = target.reread()
-    found = _digest(reread, size, "verify", workers=workers, stop=stop, progress=progress)
+    try:
+        reread = target.reread()
+        found = _digest(reread, size, "verify", workers=workers, stop=stop, progress=progress)
+    except (Corrupt, Unsupported, WrongFormat) as error:
+        raise Mismatch(
+            target.name,
+            f"does not hold what was written to it: read back, it {error.reason}",
+            offset=error.offset,
+            remedy=_REMEDY,
+        ) from None
     for start in expected.differing(found):
         offset = _first_difference(source, reread, start, min(start + SEGMENT, size))
         where = f"in the {min(SEGMENT, size - start)} bytes" if offset is None else "from the first byte"
@@ -39,7 +49,7 @@ def verify(
             target.name,
             f"does not hold what was written to it, {where}",
             offset=start if offset is None else offset,
-            remedy="nothing was kept; check the storage, and copy again",
+            remedy=_REMEDY,
         )
 
 

@@ -35,7 +35,7 @@ class Stop:
     def check(self) -> None:
         """Raise Cancelled where the work should end."""
         if self._stopped.is_set() or (self._cancel is not None and self._cancel.is_set()):
-            raise Cancelled("the work", "was cancelled, nothing was written")
+            raise Cancelled("the work", "was cancelled")
 
 
 def default_workers() -> int:

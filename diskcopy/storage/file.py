@@ -315,8 +315,11 @@ def _replaceable(path: str, target: str) -> os.stat_result | None:
     if not stat.S_ISREG(about.st_mode):
         raise Refused(path, "is not a regular file, and would be replaced by one")
     # A guest that has the old file open would go on with it, unseen, after the rename.
-    with File(target):
-        return about
+    try:
+        with File(target):
+            return about
+    except Refused as refusal:
+        raise Refused(path, refusal.reason, remedy="shut it down first, or write to another file") from None
 
 
 def _check_name(path: str) -> None:
