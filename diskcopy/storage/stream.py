@@ -9,9 +9,13 @@ import os
 import select
 import stat
 from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 from diskcopy.errors import Error, system_failure
 from diskcopy.image import Block, Image
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
 
 # Milliseconds that nothing may come before the reader looks up.
 _PATIENCE = 100
@@ -20,27 +24,44 @@ _PATIENCE = 100
 _PIPE = 1 << 20
 
 
-class StreamReader(Image):
+class _Stream(Image):
+    """A descriptor that bytes pass in order; closed with the image, unless it is a standard stream."""
+
+    _flags: int
+
+    def __init__(self, fd: int, name: str) -> None:
+        self.fd = fd
+        self.name = name
+        _widen(fd)
+
+    @classmethod
+    def at(cls, path: str) -> Self:
+        """The stream that a path names: a FIFO, or a character device."""
+        try:
+            return cls(os.open(path, cls._flags | os.O_CLOEXEC), path)
+        except OSError as failure:
+            raise system_failure(path, "open", failure) from None
+
+    def _close(self) -> None:
+        if self.fd > 2:
+            os.close(self.fd)
+            self.fd = -1
+
+    def describe(self) -> dict[str, object]:
+        return {"storage": "stream"}
+
+
+class StreamReader(_Stream):
     """The bytes that come out of a descriptor; how many is known when they end."""
 
     size = None
     can = frozenset({"sequential"})
+    _flags = os.O_RDONLY
 
     def __init__(self, fd: int, name: str) -> None:
-        """fd: closed with the image, unless it is one of the standard streams"""
-        self.fd = fd
-        self.name = name
+        super().__init__(fd, name)
         self._arrivals = select.poll()
         self._arrivals.register(fd, select.POLLIN)
-        _widen(fd)
-
-    @classmethod
-    def at(cls, path: str) -> StreamReader:
-        """The stream that a path names: a FIFO, or a character device."""
-        try:
-            return cls(os.open(path, os.O_RDONLY | os.O_CLOEXEC), path)
-        except OSError as failure:
-            raise system_failure(path, "open", failure) from None
 
     def _read_next(self, buffer: memoryview, check: Callable[[], None]) -> int:
         filled = 0
@@ -57,34 +78,17 @@ class StreamReader(Image):
             filled += got
         return filled
 
-    def _close(self) -> None:
-        if self.fd > 2:
-            os.close(self.fd)
-            self.fd = -1
 
-    def describe(self) -> dict[str, object]:
-        return {"storage": "stream"}
-
-
-class StreamWriter(Image):
+class StreamWriter(_Stream):
     """A descriptor that takes bytes in order, zeroes included."""
 
     block = Block(1, 1 << 20)
     can = frozenset({"sequential", "write", "resize"})
+    _flags = os.O_WRONLY
 
     def __init__(self, fd: int, name: str) -> None:
-        self.fd = fd
-        self.name = name
+        super().__init__(fd, name)
         self.size = 0
-        _widen(fd)
-
-    @classmethod
-    def at(cls, path: str) -> StreamWriter:
-        """The stream that a path names: a FIFO, or a character device."""
-        try:
-            return cls(os.open(path, os.O_WRONLY | os.O_CLOEXEC), path)
-        except OSError as failure:
-            raise system_failure(path, "open", failure) from None
 
     def _write(self, offset: int, buffer: memoryview) -> None:
         if offset != self.size:
@@ -100,14 +104,6 @@ class StreamWriter(Image):
     def _resize(self, size: int) -> None:
         if size != self.size:
             raise Error(self.name, f"is a stream of {self.size} bytes and cannot become {size}")
-
-    def _close(self) -> None:
-        if self.fd > 2:
-            os.close(self.fd)
-            self.fd = -1
-
-    def describe(self) -> dict[str, object]:
-        return {"storage": "stream"}
 
 
 def _widen(fd: int) -> None:
