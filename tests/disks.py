@@ -14,22 +14,30 @@ KiB = 1 << 10
 MiB = 1 << 20
 
 
-def sparse_file(path: Path, seed: int, size: int, pieces: int = 40) -> bytes:
-    """Make a file of holes, data and allocated zeroes, some of it unaligned; its content."""
-    rng = random.Random(seed)
+def write_sparse(path: Path, size: int, rng: random.Random, unit: int = 4096) -> bytes:
+    """A file of holes, data, and allocated zeroes that begin and end anywhere; returns its content."""
     content = bytearray(size)
     with open(path, "wb") as file:
         file.truncate(size)
-        for _ in range(pieces if size else 0):
-            start = rng.randrange(size)
-            if rng.random() < 0.8:
-                start -= start % (4 * KiB)
-            length = min(rng.choice([1, 512, 4096, 12 * KiB, 64 * KiB, 300 * KiB]), size - start)
-            piece = bytes(length) if rng.random() < 0.3 else rng.randbytes(length)
-            file.seek(start)
-            file.write(piece)
-            content[start : start + length] = piece
+        position = 0
+        while position < size:
+            step = rng.choice([1, unit, unit, 3 * unit, 17 * unit, rng.randrange(1, 6 * unit)])
+            piece = min(step, size - position)
+            kind = rng.choice(["hole", "data", "zero", "edge"])
+            if kind != "hole":
+                block = rng.randbytes(piece) if kind == "data" else bytes(piece)
+                if kind == "edge":  # one byte that must not be lost
+                    block = block[:-1] + b"\1"
+                file.seek(position)
+                file.write(block)
+                content[position : position + piece] = block
+            position += piece
     return bytes(content)
+
+
+def sparse_file(path: Path, seed: int, size: int) -> bytes:
+    """`write_sparse`, the same for the same seed."""
+    return write_sparse(path, size, random.Random(seed))
 
 
 def picture(drawing: str, unit: int = 64 * KiB) -> Memory:

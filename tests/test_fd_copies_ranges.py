@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-from sparse import write_sparse
+from disks import write_sparse
 
 from diskcopy import _fd
 from diskcopy.errors import FdFailure

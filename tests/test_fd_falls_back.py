@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from sparse import write_sparse
+from disks import write_sparse
 
 HERE = Path(__file__).parent
 REFUSALS = [errno.EOPNOTSUPP, errno.ENOSYS, errno.EINVAL, errno.ENODEV, errno.ENOTTY, errno.EPERM]

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from sparse import write_sparse
+from disks import write_sparse
 
 from diskcopy import _fd
 from diskcopy.storage.file import File

@@ -9,7 +9,7 @@ from array import array
 from pathlib import Path
 
 import pytest
-from sparse import write_sparse
+from disks import write_sparse
 
 from diskcopy.errors import Changed, Error, NotFound, Refused, SystemFailure, Unsupported
 from diskcopy.storage.file import File
