@@ -1,4 +1,5 @@
 from array import array
+from typing import final
 
 from typing_extensions import Buffer
 
@@ -6,6 +7,7 @@ from diskcopy.errors import FdFailure
 
 ACTIONS: tuple[str, ...]
 
+@final
 class KnownData: ...
 
 def read_into(fd: int, buffer: Buffer, offset: int) -> int: ...

@@ -5,6 +5,7 @@ Every function releases the GIL around its system calls, goes on after short
 transfers and EINTR, and raises FdFailure with the offset where a call failed.
 """
 
+cimport cython
 from cpython cimport array
 from libc.errno cimport EINTR, EINVAL, EIO, ENODEV, ENOSYS, ENOTTY, ENXIO, EOPNOTSUPP, EPERM, errno
 from libc.stdint cimport int64_t, uint8_t, uint64_t
@@ -140,6 +141,7 @@ cdef int _next_data(int fd, int64_t position, int64_t end, int64_t* start, int64
     return 1
 
 
+@cython.final
 cdef class KnownData:
     """The range of a file that was last found to be data.
 
