@@ -270,15 +270,16 @@ def _create_storage(
 
         _refuse_source(location, device_identity(_stat(path)), source)
         return BlockDevice(path, writable=True)
-    # What would be replaced, as NewFile finds it.
-    real = os.path.realpath(path)
-    if os.path.exists(real):
-        about = _stat(real)
+    if os.path.exists(path):
+        about = _stat(path)
         if not stat.S_ISREG(about.st_mode) and not stat.S_ISDIR(about.st_mode):
             from diskcopy.storage.stream import StreamWriter
 
             return StreamWriter.at(path)
-        _refuse_source(location, frozenset({(file_identity(about),)}), source)
+    # What would be replaced, as NewFile finds it.
+    real = os.path.realpath(path)
+    if os.path.exists(real):
+        _refuse_source(location, frozenset({(file_identity(_stat(real)),)}), source)
     return NewFile(path, size, preallocate=preallocate, durable=durable)
 
 

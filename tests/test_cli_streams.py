@@ -72,3 +72,17 @@ def test_lost_error_stream_does_not_stop_the_copy(source: Path) -> None:
 def test_summary_that_cannot_be_written_is_no_failure(source: Path) -> None:
     assert shell("$D copy disk new 2>/dev/full", source.parent).returncode == 0
     assert (source.parent / "new").read_bytes() == source.read_bytes()
+
+
+def test_streams_by_other_names(source: Path) -> None:
+    """Names of descriptors lead to pipes that have no name to be found by."""
+    done = shell("cat disk | $D copy /dev/stdin /dev/stdout | cmp - disk", source.parent)
+    assert (done.returncode, done.stdout) == (0, b"")
+
+
+def test_files_that_say_they_are_empty(source: Path) -> None:
+    done = shell("$D copy /proc/cpuinfo new", source.parent)
+    assert done.returncode == 1
+    assert b"says that it is empty, and is not; send its content through a pipe" in done.stderr
+    assert not (source.parent / "new").exists()
+    assert shell("cat /proc/cpuinfo | $D copy - new", source.parent).returncode == 0

@@ -76,3 +76,13 @@ def test_through_a_loop_device(tmp_path: Path, loop_device) -> None:
     refused(device, tmp_path / "a")
     refused(tmp_path / "a", device)
     refused(device, device)
+
+
+@pytest.mark.root
+def test_through_a_loop_device_over_another(tmp_path: Path, loop_device) -> None:
+    sparse_file(tmp_path / "a", 1, 4 * MiB)
+    below = loop_device(tmp_path / "a")
+    above = loop_device(Path(below))
+    for names in ((above, below), (above, tmp_path / "a"), (below, tmp_path / "a")):
+        refused(*names)
+        refused(*reversed(names))

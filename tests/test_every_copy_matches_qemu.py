@@ -171,3 +171,24 @@ def test_onto_devices_with_old_data(tmp_path: Path, loop_device: Callable[..., s
             run("qemu-img", "convert", "-f", "qcow2", "-O", "raw", device, target)
             assert Path(target).read_bytes() == disk + bytes(-len(disk) % 512)
         medium.write_bytes(b"\xff" * medium.stat().st_size)
+
+
+@pytest.mark.root
+def test_a_pipe_onto_a_device(tmp_path: Path, loop_device: Callable[..., str]) -> None:
+    """A device cannot be cut to the stream's size; one too small refuses what does not fit."""
+    disk = random.Random(5).randbytes(3 * MiB + 1000) + bytes(2 * MiB)
+    medium = tmp_path / "medium"
+    medium.write_bytes(b"\xff" * (8 * MiB))
+    device = loop_device(medium)
+    for words in ([], ["--verify"]):
+        done = subprocess.run(
+            [*COMMAND, "copy", "-", device, *words], input=disk, env=ENVIRONMENT, check=False
+        )
+        assert done.returncode == 0
+        assert Path(device).read_bytes() == disk + b"\xff" * (8 * MiB - len(disk))
+    done = subprocess.run(
+        [*COMMAND, "copy", "-", device], input=2 * disk, env=ENVIRONMENT, check=False, stderr=subprocess.PIPE
+    )
+    assert done.returncode == 1
+    assert done.stderr.startswith(f"diskcopy: {device}: ".encode())
+    assert done.stderr.count(b"\n") == 1

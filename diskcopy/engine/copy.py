@@ -119,7 +119,8 @@ def _move(job: Job, workers: int) -> None:
         run(mover.pull, mover.work, workers=workers, room=mover.request, stop=job.stop, tick=job.tally.tell)
     except NoSpace as failure:
         raise _with_what_is_missing(failure, job) from None
-    if job.source.size is None:
+    # A device keeps its size, and has refused what does not fit into it.
+    if job.source.size is None and "resize" in job.target.can:
         job.target.resize(job.tally.size or 0)
     job.tally.tell()
 

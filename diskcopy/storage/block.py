@@ -6,6 +6,7 @@ from __future__ import annotations
 import errno
 import fcntl
 import os
+import stat
 
 from diskcopy.errors import Refused, system_failure
 from diskcopy.image import Lineage
@@ -52,8 +53,12 @@ class BlockDevice(Descriptor):
 
 
 def device_identity(about: os.stat_result) -> frozenset[Lineage]:
-    """The device, the disk that it is a partition of, and the file behind a loop device."""
-    device = about.st_rdev
+    """The device, the disk that it is a partition of, and what is behind a loop device: a file,
+    or another device and what that is a part of."""
+    return frozenset({tuple(_lineage(about.st_rdev))})
+
+
+def _lineage(device: int) -> list[tuple[str, int, int]]:
     lineage = [("device", os.major(device), os.minor(device))]
     folder = os.path.realpath(f"/sys/dev/block/{os.major(device)}:{os.minor(device)}")
     if os.path.exists(f"{folder}/partition"):
@@ -63,8 +68,12 @@ def device_identity(about: os.stat_result) -> frozenset[Lineage]:
     if os.path.exists(f"{folder}/loop/backing_file"):
         path = _line(f"{folder}/loop/backing_file")
         if os.path.exists(path):  # it may be deleted, or lie outside this mount namespace
-            lineage.append(file_identity(os.stat(path)))
-    return frozenset({tuple(lineage)})
+            behind = os.stat(path)
+            if stat.S_ISBLK(behind.st_mode):
+                # The kernel sees to it that this ends: no loop device is behind itself.
+                return lineage + _lineage(behind.st_rdev)
+            lineage.append(file_identity(behind))
+    return lineage
 
 
 def _line(path: str) -> str:

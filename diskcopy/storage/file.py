@@ -116,6 +116,8 @@ class File(Descriptor):
         try:
             if not stat.S_ISREG(os.fstat(fd).st_mode):
                 raise Refused(path, "is not a regular file")
+            if os.fstat(fd).st_size == 0:
+                _check_empty(fd, path)
             if locking:
                 locks.claim(fd, path, writing=writable)
         except BaseException:
@@ -292,6 +294,16 @@ class NewFile(Descriptor):
 def file_identity(about: os.stat_result) -> tuple[str, int, int]:
     """What tells two names of one regular file: its filesystem and inode."""
     return ("inode", about.st_dev, about.st_ino)
+
+
+def _check_empty(fd: int, path: str) -> None:
+    """Raise where a file of size 0 has content: some in /proc and of FUSE do."""
+    try:
+        content = os.pread(fd, 1, 0)
+    except OSError as failure:
+        raise system_failure(path, "read", failure) from None
+    if content:
+        raise Unsupported(path, "says that it is empty, and is not", remedy="send its content through a pipe")
 
 
 def _replaceable(path: str, target: str) -> os.stat_result | None:
