@@ -52,6 +52,7 @@ class Image:
         "extents"   knows something about its extents
         "write"     write and zero
         "resize"    its size may change: writes may go beyond it, and `resize` sets it
+        "clone"     it may share the blocks of another file (a reflink)
         "reread"    what was written can be read back from its storage
         "sequential"  a stream: `read_next` instead of readinto, or writes in order only
     is_zero: reads as zeroes wherever it has not been written since it was opened

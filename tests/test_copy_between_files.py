@@ -64,6 +64,8 @@ def test_a_reflink_is_used_where_there_are_some(tmp_path: Path, mounted) -> None
     assert report.cloned
     assert (folder / "b").read_bytes() == content
     assert not diskcopy.copy(str(folder / "a"), str(folder / "c"), verify=True).cloned
+    assert not diskcopy.copy(str(folder / "a"), str(folder / "e"), preallocate="full").cloned
+    assert allocated(folder / "e") >= 8 * MiB
     assert not diskcopy.copy(str(folder / "a"), str(tmp_path / "d")).cloned
     assert (tmp_path / "d").read_bytes() == content
 

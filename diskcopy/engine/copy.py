@@ -100,7 +100,7 @@ def copy(
 def _clone(job: Job) -> bool:
     """Share the source's blocks, where both ends are files of one filesystem that can do it."""
     source, target = job.source.fileno(), job.target.fileno()
-    if source is None or target is None or not job.target.is_zero or job.digest is not None:
+    if source is None or target is None or "clone" not in job.target.can or job.digest is not None:
         return False
     return _fd.clone(source, target)
 

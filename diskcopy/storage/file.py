@@ -179,6 +179,8 @@ class NewFile(Descriptor):
             os.close(self._folder)
             raise
         self.can |= {"resize"} if size is None else set()
+        # Blocks shared with another file are not reserved.
+        self.can |= set() if preallocate else {"clone"}
         self._fixed_size = size
         try:
             if replaced is not None:
