@@ -3,13 +3,14 @@
 
 from __future__ import annotations
 
+import errno
 import mmap
 import os
 import threading
 from collections.abc import Callable
 from typing import TypeVar
 
-from diskcopy.errors import Cancelled, UsageError
+from diskcopy.errors import Cancelled, SystemFailure, UsageError, system_failure
 
 # A request: large enough that Python's share of it is small (some 40 us against 200), and
 # small enough to be written out of the cache it was read into. Measured on whole copies:
@@ -66,8 +67,7 @@ def run(
 
     def worker() -> None:
         try:
-            # Anonymous memory is page-aligned, and given back at once.
-            buffer = memoryview(mmap.mmap(-1, room))
+            buffer = _buffer(room)
             while True:
                 stop.check()
                 with pulling:
@@ -85,7 +85,7 @@ def run(
     running = workers
     try:
         for thread in threads:
-            thread.start()
+            _start(thread)
         while running:
             if ended.acquire(timeout=_TICK):
                 running -= 1
@@ -100,3 +100,23 @@ def run(
                 thread.join()
     if errors:
         raise errors[0]
+
+
+def _buffer(room: int) -> memoryview:
+    # Anonymous memory is page-aligned, and given back at once.
+    try:
+        return memoryview(mmap.mmap(-1, room))
+    except OSError as failure:
+        raise system_failure("memory", f"take {room} bytes", failure) from None
+
+
+def _start(thread: threading.Thread) -> None:
+    try:
+        thread.start()
+    except RuntimeError as failure:
+        raise SystemFailure(
+            "threads",
+            f"cannot start one: {failure}",
+            errno=errno.EAGAIN,
+            remedy="raise the limits of this process (ulimit -u, ulimit -v)",
+        ) from None
