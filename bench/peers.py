@@ -126,12 +126,12 @@ def make_million_extents(path: Path) -> None:
 
 def no_larger_than_qemu(bench: Bench) -> str:
     ours, theirs = (Path(bench.files[name]) for name in ("out", "zlib"))
-    bench.run("exec {diskcopy} copy --compress zlib {guest} {out} -O qcow2")
+    bench.run("exec {diskcopy} copy --json --compress zlib {guest} {out} -O qcow2")
     sizes = ours.stat().st_size, theirs.stat().st_size
     return "" if sizes[0] <= sizes[1] else f"output has {sizes[0]} bytes, qemu-img's {sizes[1]}"
 
 
-COPY = "exec {diskcopy} copy --no-flush"
+COPY = "exec {diskcopy} copy --json --no-flush"
 
 CASES = [
     Case(
@@ -147,7 +147,7 @@ CASES = [
     ),
     Case(
         "raw -> raw, on stable storage",
-        "exec {diskcopy} copy {guest} {out}",
+        "exec {diskcopy} copy --json {guest} {out}",
         [
             "cp --sparse=auto {guest} {out} && sync {out}",
             "exec nbdcopy --flush {guest} {out}",
@@ -231,7 +231,7 @@ def measure(bench: Bench, case: Case, rounds: int) -> dict[str, Any]:
             runs[command].append(bench.run(command))
     rows = [
         {
-            "command": command.removeprefix("exec ").format(**names_for_people(bench)),
+            "command": command.removeprefix("exec ").replace(" --json --no-flush", " --no-flush").format(**names_for_people(bench)),
             "best": min(run.seconds for run in timed),
             "median": statistics.median(run.seconds for run in timed),
             "seconds": [round(run.seconds, 3) for run in timed],
