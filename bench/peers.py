@@ -76,6 +76,8 @@ class Bench:
         guest = Path(self.files["guest"])
         guest.parent.mkdir(parents=True, exist_ok=True)
         if not guest.exists():
+            if not MAKE_GUEST.exists():
+                sys.exit(f"put a guest's raw disk at {guest}, or the script that builds one at {MAKE_GUEST}")
             subprocess.run(["bash", str(MAKE_GUEST), f"{guest}.new"], check=True)
             os.rename(f"{guest}.new", guest)
         self._convert("qcow2", "-O qcow2")
@@ -231,7 +233,7 @@ def measure(bench: Bench, case: Case, rounds: int) -> dict[str, Any]:
             runs[command].append(bench.run(command))
     rows = [
         {
-            "command": command.removeprefix("exec ").replace(" --json --no-flush", " --no-flush").format(**names_for_people(bench)),
+            "command": command.removeprefix("exec ").format(**names_for_people(bench)),
             "best": min(run.seconds for run in timed),
             "median": statistics.median(run.seconds for run in timed),
             "seconds": [round(run.seconds, 3) for run in timed],
