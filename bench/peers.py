@@ -337,7 +337,7 @@ def about_machine(bench: Bench) -> dict[str, Any]:
         "date": time.strftime("%Y-%m-%d"),
         "kernel": platform.release(),
         "processor": f"{len(os.sched_getaffinity(0))} x {model}",
-        "filesystem": first_line("stat", "-f", "-c", "%T", str(bench.scratch)),
+        "filesystem": first_line("stat", "-f", "-c", "%T", bench.files["guest"]),
         "python": platform.python_version(),
         "versions": [
             first_line(bench.files["diskcopy"], "--version"),
