@@ -209,15 +209,12 @@ class _Opener:
             from diskcopy.formats.qcow2.reader import Qcow2
 
             try:
-                return Qcow2(storage, None if self._untrusted else self._follow(location, chain))
+                return Qcow2(storage, None if self._untrusted else _Reference(self, location, chain))
             except WrongFormat:
                 if format is not None:
                     raise
         known.refuse(storage, first_bytes)
         return Raw(storage)
-
-    def _follow(self, location: str, chain: tuple[frozenset[Lineage], ...]) -> _Reference:
-        return _Reference(self, location, chain)
 
 
 class _Reference:

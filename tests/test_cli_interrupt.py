@@ -77,10 +77,39 @@ def test_a_silent_pipe_is_left_at_once(tmp_path: Path) -> None:
     with command("copy", "--progress=json", "-", tmp_path / "target") as process:
         wait_until_copying(process)
         time.sleep(0.3)  # for its threads to wait for the pipe, to which nobody writes
-        process.send_signal(signal.SIGTERM)
         said = ends_by(process, signal.SIGTERM, within=0.75)
     assert said[-1] == "diskcopy: interrupted, nothing was written"
     assert names(tmp_path) == []
+
+
+def test_a_writer_that_is_stuck_is_given_up(tmp_path: Path, source: Path) -> None:
+    """Nobody takes what is written to the pipe: the thread that waits there hears no event."""
+    fifo = tmp_path / "fifo"
+    os.mkfifo(fifo)
+    reader = os.open(fifo, os.O_RDONLY | os.O_NONBLOCK)
+    try:
+        with command("copy", "--progress=json", source, fifo) as process:
+            wait_until_copying(process)
+            time.sleep(0.3)  # for the pipe to be full
+            said = ends_by(process, signal.SIGTERM)
+    finally:
+        os.close(reader)
+    assert said[-1] == f"diskcopy: interrupted; {fifo} is incomplete"
+
+
+@pytest.mark.parametrize("options", [["-O", "qcow2"], ["-O", "qcow2", "--compress", "zlib"]])
+def test_a_qcow2_copy_leaves_nothing(tmp_path: Path, options: list[str]) -> None:
+    target = tmp_path / "target"
+    target.write_bytes(b"as it was")
+    with command("copy", "--progress=json", *options, "-", target) as process:
+        wait_until_copying(process)
+        assert process.stdin is not None
+        process.stdin.write(os.urandom(SIZE))
+        process.stdin.flush()
+        said = ends_by(process, signal.SIGINT)
+    assert said[-1] == "diskcopy: interrupted, nothing was written"
+    assert names(tmp_path) == ["target"]
+    assert target.read_bytes() == b"as it was"
 
 
 @pytest.mark.parametrize("delay", [0.0, 0.05, 0.1, 0.15, 0.2, 0.3])
