@@ -183,7 +183,8 @@ def test_copy_of_256m(benchmark: Any, tmp_path: Path, content: str) -> None:
     ]
     (tmp_path / "source").write_bytes(block * (256 * MiB // 8192))
     source = os.open(tmp_path / "source", os.O_RDONLY)
-    buffer = bytearray(256 * KiB)
+    buffer = bytearray(MiB)
+    pieces = array("q", [0, 256 * MiB, 0])
 
     def fresh() -> tuple[tuple[object, ...], dict[str, object]]:
         target = os.open(tmp_path, os.O_RDWR | os.O_TMPFILE)
@@ -191,7 +192,7 @@ def test_copy_of_256m(benchmark: Any, tmp_path: Path, content: str) -> None:
         return (target,), {}
 
     def copy(target: int) -> None:
-        *moved, failure = _fd.copy_range(source, target, 0, 256 * MiB, buffer, 4096, True, True)
+        *moved, failure = _fd.copy_pieces(source, target, pieces, buffer, 4096, True, True)
         os.close(target)
         assert failure is None
         assert sum(moved) == 256 * MiB

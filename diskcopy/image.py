@@ -10,10 +10,12 @@ or raising, and safe from several threads at once.
 from __future__ import annotations
 
 import logging
+from array import array
 from collections.abc import Callable, Iterator
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from diskcopy import _zero
 from diskcopy.errors import Error, Unsupported
 from diskcopy.extents import Extent, Facts, normalised
 
@@ -39,6 +41,20 @@ class Block(NamedTuple):
 
     minimum: int
     preferred: int
+
+
+class Piece(NamedTuple):
+    """A range of an image that lies as it is in a descriptor.
+
+    start, length: the range, in bytes
+    storage: what the descriptor belongs to; its `fileno` is not None
+    offset: where the range begins in the descriptor
+    """
+
+    start: int
+    length: int
+    storage: Image
+    offset: int
 
 
 class Image:
@@ -72,6 +88,16 @@ class Image:
         self._check("read", offset, view.nbytes)
         if view.nbytes:
             self._readinto(offset, view)
+
+    def read_runs(self, offset: int, buffer: Buffer, unit: int) -> array[int]:
+        """Fill all of `buffer` with the bytes at `offset`, and find what of them is data.
+
+        Returns the runs of blocks of `unit` bytes that are not all zero: array('q') start0,
+        end0, start1, ..., counted from the buffer's start.
+        """
+        view = memoryview(buffer).cast("B")
+        self._check("read", offset, view.nbytes)
+        return self._read_runs(offset, view, unit)
 
     def read_next(self, buffer: Buffer, check: Callable[[], None]) -> int:
         """Fill `buffer` with the next bytes of a stream; how many, fewer only at its end.
@@ -177,6 +203,15 @@ class Image:
         descriptors; None where there is none."""
         return None
 
+    def locate(self, offset: int, length: int) -> Iterator[Piece]:
+        """The pieces of a range that lie as they are in descriptors, ascending, for the same
+        kernels. What is left out is zero or has to be read: reading all of it is always right.
+
+        Raises Corrupt where the image's tables are.
+        """
+        if self.fileno() is not None:
+            yield Piece(offset, length, self, offset)
+
     def below(self) -> list[Image]:
         """The images this one reads: one for a layer, several for an overlay, none for a storage."""
         return []
@@ -198,6 +233,10 @@ class Image:
 
     def _readinto(self, offset: int, buffer: memoryview) -> None:
         raise NotImplementedError
+
+    def _read_runs(self, offset: int, buffer: memoryview, unit: int) -> array[int]:
+        self._readinto(offset, buffer)
+        return _zero.data_runs(buffer, unit)
 
     def _read_next(self, buffer: memoryview, check: Callable[[], None]) -> int:
         raise NotImplementedError
@@ -255,7 +294,7 @@ class Layer(Image):
     """An image over one other; forwards everything, and a subclass overrides only what it
     changes. `can` may be tightened, never relaxed.
 
-    `fileno` is not forwarded: a kernel would read around whatever the layer changes.
+    `fileno` and `locate` are not forwarded: a kernel would read around whatever the layer changes.
     """
 
     def __init__(self, image: Image) -> None:

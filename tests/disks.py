@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import os
 import random
+from array import array
 from pathlib import Path
 
 from diskcopy.extents import Extent
@@ -57,3 +58,8 @@ def picture(drawing: str, unit: int = 64 * KiB) -> Memory:
 def allocated(path: Path) -> int:
     """Bytes that a file takes on its filesystem."""
     return os.stat(path).st_blocks * 512
+
+
+def piece(start: int, end: int) -> array[int]:
+    """For copy_pieces: [start, end) of the source, to the same place in the target."""
+    return array("q", [start, end - start, start])

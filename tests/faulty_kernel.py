@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Run by tests as a program of its own, under LD_PRELOAD of faults.c: one kernel call with bad system calls.
 
-Takes one JSON object: folder, call ("copy_range", "make_zero", "data_ranges", "walk_in_parts",
+Takes one JSON object: folder, call ("copy_pieces", "make_zero", "data_ranges", "walk_in_parts",
 "read_into"),
 arguments, faults (fields of the struct in faults.c). Prints the outcome and the calls counted.
 """
@@ -12,6 +12,8 @@ import ctypes
 import json
 import os
 import sys
+
+from disks import piece
 
 from diskcopy import _fd
 from diskcopy.errors import FdFailure
@@ -49,8 +51,10 @@ def main() -> None:
     buffer = bytearray(job.get("buffer", 65536))
     faults.on = 1
     try:
-        if job["call"] == "copy_range":
-            *result, failure = _fd.copy_range(source, target, 0, size, buffer, 4096, *job["arguments"])
+        if job["call"] == "copy_pieces":
+            *result, failure = _fd.copy_pieces(
+                source, target, piece(0, size), buffer, 4096, *job["arguments"]
+            )
         elif job["call"] == "make_zero":
             _fd.make_zero(target, *job["arguments"])
         elif job["call"] == "data_ranges":

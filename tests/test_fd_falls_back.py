@@ -70,7 +70,7 @@ def sorted_out(answer: dict[str, Any]) -> None:
 
 
 def test_short_and_interrupted_calls_are_finished(kernel: Kernel, tmp_path: Path, content: bytes) -> None:
-    answer = kernel("copy_range", True, False, most=1000, interrupt=3)
+    answer = kernel("copy_pieces", True, False, most=1000, interrupt=3)
     sorted_out(answer)
     assert answer["interrupted"] > 100
     assert (tmp_path / "target").read_bytes() == content
@@ -78,7 +78,7 @@ def test_short_and_interrupted_calls_are_finished(kernel: Kernel, tmp_path: Path
 
 @pytest.mark.parametrize("code", [errno.EINVAL, errno.EOPNOTSUPP])
 def test_without_seek_data_all_is_read(kernel: Kernel, tmp_path: Path, content: bytes, code: int) -> None:
-    answer = kernel("copy_range", True, False, seek=code)
+    answer = kernel("copy_pieces", True, False, seek=code)
     assert answer["failure"] is None
     assert sum(answer["result"]) == len(content)
     assert answer["result"][2] == 0, "nothing is known to be a hole"
@@ -88,13 +88,13 @@ def test_without_seek_data_all_is_read(kernel: Kernel, tmp_path: Path, content: 
 
 def test_a_hole_that_does_not_begin_later_is_data(kernel: Kernel, tmp_path: Path, content: bytes) -> None:
     """Another process punched between the two questions, or the filesystem is wrong: no endless loop."""
-    answer = kernel("copy_range", True, False, seek_hole=-1)
+    answer = kernel("copy_pieces", True, False, seek_hole=-1)
     assert answer["failure"] is None
     assert (tmp_path / "target").read_bytes() == content
 
 
 def test_a_file_cut_between_the_two_questions_is_data(kernel: Kernel, tmp_path: Path, content: bytes) -> None:
-    answer = kernel("copy_range", True, False, seek_hole=errno.ENXIO)
+    answer = kernel("copy_pieces", True, False, seek_hole=errno.ENXIO)
     assert answer["failure"] is None
     assert (tmp_path / "target").read_bytes() == content
 
@@ -102,7 +102,7 @@ def test_a_file_cut_between_the_two_questions_is_data(kernel: Kernel, tmp_path: 
 @pytest.mark.parametrize("call", ["seek", "seek_hole"])
 def test_a_failing_seek_is_told(kernel: Kernel, content: bytes, call: str) -> None:
     for answer in (
-        kernel("copy_range", True, True, **{call: errno.EIO}),
+        kernel("copy_pieces", True, True, **{call: errno.EIO}),
         kernel("data_ranges", 5, **{call: errno.EIO}),
     ):
         assert answer["failure"][:2] == [errno.EIO, "find data"]
@@ -110,7 +110,7 @@ def test_a_failing_seek_is_told(kernel: Kernel, content: bytes, call: str) -> No
 
 @pytest.mark.parametrize("code", REFUSALS)
 def test_punch_refused_means_zeroed(kernel: Kernel, tmp_path: Path, content: bytes, code: int) -> None:
-    answer = kernel("copy_range", True, False, punch=code)
+    answer = kernel("copy_pieces", True, False, punch=code)
     sorted_out(answer)
     assert answer["punch"] > 0
     assert answer["zero_range"] > 0
@@ -121,7 +121,7 @@ def test_punch_refused_means_zeroed(kernel: Kernel, tmp_path: Path, content: byt
 def test_everything_refused_means_zeroes_written(
     kernel: Kernel, tmp_path: Path, content: bytes, code: int
 ) -> None:
-    answer = kernel("copy_range", True, False, punch=code, zero_range=code, zeroout=code, most=5000)
+    answer = kernel("copy_pieces", True, False, punch=code, zero_range=code, zeroout=code, most=5000)
     sorted_out(answer)
     assert answer["zeroout"] > 0
     assert answer["pwrite"] >= len(content) // 5000
@@ -148,7 +148,7 @@ def test_a_failing_zero_call_is_told(kernel: Kernel, content: bytes, call: str) 
 
 def test_a_failing_read_is_told(kernel: Kernel, content: bytes) -> None:
     at = next(n for n in range(300_000, len(content)) if content[n])
-    answer = kernel("copy_range", True, False, read_error=errno.EIO, read_at=at, most=512)
+    answer = kernel("copy_pieces", True, False, read_error=errno.EIO, read_at=at, most=512)
     code, action, offset = answer["failure"]
     assert (code, action) == (errno.EIO, "read")
     assert offset <= at < offset + 512
@@ -156,13 +156,13 @@ def test_a_failing_read_is_told(kernel: Kernel, content: bytes) -> None:
 
 def test_a_file_cut_after_its_data_was_found_is_told(kernel: Kernel, content: bytes) -> None:
     at = next(n for n in range(300_000, len(content)) if content[n])
-    assert kernel("copy_range", True, False, ends_at=at)["failure"] == [0, "read", at]
+    assert kernel("copy_pieces", True, False, ends_at=at)["failure"] == [0, "read", at]
 
 
 @pytest.mark.parametrize("code", [errno.EIO, errno.ENOSPC, errno.EDQUOT, errno.EFBIG])
 def test_a_failing_write_is_told(kernel: Kernel, content: bytes, code: int) -> None:
     at = next(n for n in range(300_000, len(content)) if content[n])
-    answer = kernel("copy_range", True, False, write_error=code, write_at=at, most=512)
+    answer = kernel("copy_pieces", True, False, write_error=code, write_at=at, most=512)
     got, action, offset = answer["failure"]
     assert (got, action) == (code, "write")
     assert offset <= at < offset + 512
@@ -177,7 +177,7 @@ def test_a_failing_write_of_zeroes_is_told(kernel: Kernel, content: bytes) -> No
 
 
 def test_a_write_that_takes_nothing_is_a_failure(kernel: Kernel, content: bytes) -> None:
-    answer = kernel("copy_range", False, True, write_nothing=1)
+    answer = kernel("copy_pieces", False, True, write_nothing=1)
     assert answer["failure"][:2] == [errno.EIO, "write"]
 
 

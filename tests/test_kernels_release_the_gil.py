@@ -12,6 +12,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from disks import piece
 
 from diskcopy import _extents, _fd, _zero
 
@@ -54,7 +55,7 @@ def test_the_measure_sees_a_held_lock() -> None:
 
 
 @pytest.mark.parametrize(
-    "name", ["is_zero", "data_runs", "first_difference", "merge", "from_bitmap", "copy_range"]
+    "name", ["is_zero", "data_runs", "first_difference", "merge", "from_bitmap", "copy_pieces"]
 )
 def test_another_thread_goes_on(name: str, tmp_path: Path) -> None:
     zeroes = bytearray(64 * MiB)
@@ -68,7 +69,9 @@ def test_another_thread_goes_on(name: str, tmp_path: Path) -> None:
         "first_difference": lambda: _zero.first_difference(zeroes, zeroes),
         "merge": lambda: _extents.merge(pairs),
         "from_bitmap": lambda: _extents.from_bitmap(zeroes, 1, 0),
-        "copy_range": lambda: _fd.copy_range(source, target, 0, 16 * MiB, bytearray(MiB), 4096, False, False),
+        "copy_pieces": lambda: _fd.copy_pieces(
+            source, target, piece(0, 16 * MiB), bytearray(MiB), 4096, False, False
+        ),
     }
     try:
         assert steps_beside(work[name], 20) >= 10

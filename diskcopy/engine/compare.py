@@ -7,13 +7,18 @@ import threading
 from collections.abc import Callable
 from typing import NamedTuple
 
-from diskcopy import _zero
+from diskcopy import _fd, _zero
 from diskcopy.engine import plan
+from diskcopy.engine.pieces import parts
 from diskcopy.engine.plan import Segment
 from diskcopy.engine.progress import Progress, Tally
 from diskcopy.engine.workers import REQUEST, Stop, default_workers, run
 from diskcopy.errors import Unsupported
+from diskcopy.extents import ExtentMap
 from diskcopy.image import Image
+
+# A kernel reads both disks through buffers that stay in a core's own cache.
+_KERNEL_BUFFER = 256 << 10
 
 
 class Comparison(NamedTuple):
@@ -98,17 +103,32 @@ class _Search:
         start, end = segment.start, segment.end
         read = 0
         if segment.data:
-            ranges = plan.data_ranges(self._images, start, end, 1)
-            for at, until in plan.requests(ranges, REQUEST):
+            for at, until in plan.data_ranges(self._images, start, end, 1):
                 self._stop.check()
-                if self._found is not None and at >= self._found:
-                    return
                 read += until - at
-                index = self._first_difference(at, until - at, buffer)
-                if index is not None:
-                    self._report(at + index)
+                offset = self._search(at, until, buffer)
+                if offset is not None:
+                    self._report(offset)
                     return
         self._tally.add(data=read, hole=end - start - read)
+
+    def _search(self, start: int, end: int, buffer: memoryview) -> int | None:
+        """The first byte of [start, end) in which the images differ."""
+        for part in parts(self._images, start, end, 1):
+            position = part.start
+            if len(part.storages) == 2:
+                left, right = (storage.fileno() for storage in part.storages)
+                assert left is not None
+                assert right is not None
+                position += _fd.same_pieces(left, right, part.pieces, buffer[:_KERNEL_BUFFER])
+            for at, until in plan.requests(ExtentMap([(position, part.end)]), REQUEST):
+                self._stop.check()
+                if self._found is not None and at >= self._found:
+                    return None
+                index = self._first_difference(at, until - at, buffer)
+                if index is not None:
+                    return at + index
+        return None
 
     def _first_difference(self, at: int, length: int, buffer: memoryview) -> int | None:
         blocks = [buffer[n * REQUEST : n * REQUEST + length] for n in range(len(self._images))]

@@ -107,11 +107,11 @@ def _clone(job: Job) -> bool:
 
 def _move(job: Job, workers: int) -> None:
     mover: Through
-    source, target = job.source.fileno(), job.target.fileno()
+    target = job.target.fileno()
     if job.source.size is None:
         mover = FromStream(job)
-    elif source is not None and target is not None and job.digest is None:
-        mover = Between(job, source, target)
+    elif target is not None and job.digest is None:
+        mover = Between(job, target)
     else:
         mover = Through(job)
     job.tally.tell()

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+from array import array
 from collections.abc import Callable
 
 from diskcopy.image import Layer
@@ -13,6 +14,9 @@ class Raw(Layer):
 
     def fileno(self) -> int | None:
         return self.image.fileno()
+
+    def _read_runs(self, offset: int, buffer: memoryview, unit: int) -> array[int]:
+        return self.image._read_runs(offset, buffer, unit)
 
     def _read_next(self, buffer: memoryview, check: Callable[[], None]) -> int:
         return self.image._read_next(buffer, check)

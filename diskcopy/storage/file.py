@@ -7,6 +7,7 @@ import contextlib
 import errno
 import os
 import stat
+from array import array
 from collections.abc import Iterator
 
 from diskcopy import _fd
@@ -42,6 +43,15 @@ class Descriptor(Image):
             raise system_failure(self.name, "read", failure) from None
         if got < buffer.nbytes:
             raise self._ends_early(offset + got)
+
+    def _read_runs(self, offset: int, buffer: memoryview, unit: int) -> array[int]:
+        try:
+            got, runs = _fd.read_runs(self.fd, buffer, offset, unit)
+        except FdFailure as failure:
+            raise system_failure(self.name, "read", failure) from None
+        if got < buffer.nbytes:
+            raise self._ends_early(offset + got)
+        return runs
 
     def _extents(self, offset: int, length: int) -> Iterator[Facts]:
         end = offset + length

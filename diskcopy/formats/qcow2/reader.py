@@ -24,7 +24,7 @@ from diskcopy.formats.qcow2.header import (
 from diskcopy.formats.qcow2.lookup import COMPRESSED, DATA, UNALLOCATED, ZERO_ALLOCATED, Lookup, Run
 from diskcopy.formats.qcow2.snapshots import snapshots
 from diskcopy.formats.qcow2.window import Window
-from diskcopy.image import Block, Image, Layer
+from diskcopy.image import Block, Image, Layer, Piece
 
 # Compressed clusters are fetched together while they follow each other this closely, up to this much.
 _FETCH_GAP = 64 << 10
@@ -198,6 +198,17 @@ class Qcow2(Layer):
         if inside < length:
             yield start + inside, length - inside, True, True
 
+    # --- pieces ------------------------------------------------------------------------
+
+    def locate(self, offset: int, length: int) -> Iterator[Piece]:
+        self._check_readable()
+        end = self._data._size()
+        for kind, start, count, host, _ in self._lookup.runs(offset, offset + length, reading=True):
+            if kind == DATA:
+                yield from _shifted(self._data, start, min(count, end - host), host)
+            elif kind == UNALLOCATED and self._backing is not None:
+                yield from _shifted(self._backing, start, min(count, self._backing._size() - start), start)
+
     # --- reading -----------------------------------------------------------------------
 
     def _readinto(self, offset: int, buffer: memoryview) -> None:
@@ -249,7 +260,7 @@ class Qcow2(Layer):
         fetched: memoryview | None = None
         for _, start, length, host, stored in runs:
             cluster = start & -size
-            content = self._remembered(cluster)
+            content = self._remembered(cluster) if length < size else None
             if content is None:
                 if fetched is None:
                     fetched = self._fetch(start, first, max(run[3] + run[4] for run in runs))
@@ -292,6 +303,13 @@ class Qcow2(Layer):
         with contextlib.ExitStack() as closing:
             for image in self.below():
                 closing.callback(image.close)
+
+
+def _shifted(image: Image, start: int, length: int, offset: int) -> Iterator[Piece]:
+    """The pieces of `image` from `offset`, as those of an image in which they lie at `start`."""
+    if length > 0:
+        for piece in image.locate(offset, length):
+            yield Piece(start + piece.start - offset, piece.length, piece.storage, piece.offset)
 
 
 def _follows(runs: list[Run], run: Run) -> bool:

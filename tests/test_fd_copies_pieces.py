@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""copy_range makes the target's range equal to the source's, and leaves everything else alone."""
+"""copy_pieces makes the target's range equal to the source's, and leaves everything else alone."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-from disks import write_sparse
+from disks import piece, write_sparse
 
 from diskcopy import _fd
 from diskcopy.errors import FdFailure
@@ -51,7 +51,9 @@ def test_any_range_of_any_sparse_file(tmp_path: Path, seed: int, detect: bool, t
         granularity = rng.choice([512, 4096, 65_536])
         buffer = bytearray(granularity * rng.randrange(1, 20) + rng.randrange(granularity))
         with descriptors(source, target) as (a, b):
-            *moved, failure = _fd.copy_range(a, b, start, end, buffer, granularity, detect, target_is_zero)
+            *moved, failure = _fd.copy_pieces(
+                a, b, piece(start, end), buffer, granularity, detect, target_is_zero
+            )
         assert failure is None
         assert sum(moved) == end - start
         assert target.read_bytes() == old[:start] + content[start:end] + old[end:]
@@ -65,14 +67,14 @@ def test_zeroes_take_no_space(tmp_path: Path) -> None:
     source.write_bytes(bytes(1 << 20))
     target.write_bytes(bytes([OLD]) * (1 << 20))
     with descriptors(source, target) as (a, b):
-        assert _fd.copy_range(a, b, 0, 1 << 20, bytearray(1 << 16), 4096, True, False) == (
+        assert _fd.copy_pieces(a, b, piece(0, 1 << 20), bytearray(1 << 16), 4096, True, False) == (
             0,
             1 << 20,
             0,
             None,
         )
         assert allocated(target) == 0
-        assert _fd.copy_range(a, b, 0, 1 << 20, bytearray(1 << 16), 4096, False, True) == (
+        assert _fd.copy_pieces(a, b, piece(0, 1 << 20), bytearray(1 << 16), 4096, False, True) == (
             1 << 20,
             0,
             0,
@@ -89,7 +91,7 @@ def test_files_that_end_in_a_hole(tmp_path: Path, tail: int) -> None:
     os.truncate(source, 4096 + tail)
     target.write_bytes(bytes([OLD]) * (4096 + tail))
     with descriptors(source, target) as (a, b):
-        moved = _fd.copy_range(a, b, 0, 4096 + tail, bytearray(4096), 4096, True, False)
+        moved = _fd.copy_pieces(a, b, piece(0, 4096 + tail), bytearray(4096), 4096, True, False)
     assert moved == (4096, 0, tail, None)
     assert target.read_bytes() == source.read_bytes()
 
@@ -98,7 +100,7 @@ def test_files_of_no_size(tmp_path: Path) -> None:
     (tmp_path / "source").touch()
     (tmp_path / "target").touch()
     with descriptors(tmp_path / "source", tmp_path / "target") as (a, b):
-        assert _fd.copy_range(a, b, 0, 0, bytearray(4096), 4096, True, False) == (0, 0, 0, None)
+        assert _fd.copy_pieces(a, b, piece(0, 0), bytearray(4096), 4096, True, False) == (0, 0, 0, None)
         assert list(_fd.data_ranges(a, 0, 0, 5)[0]) == []
         assert _fd.read_into(a, bytearray(), 0) == 0
         assert _fd.read_into(a, bytearray(9), 5) == 0
@@ -116,7 +118,7 @@ def test_a_source_cut_short_is_told(tmp_path: Path, left: int, ends_in: str) -> 
     target.write_bytes(bytes([OLD]) * 12_288)
     with descriptors(source, target) as (a, b):
         os.truncate(source, left)
-        *_, failure = _fd.copy_range(a, b, 0, 12_288, bytearray(4096), 4096, True, False)
+        *_, failure = _fd.copy_pieces(a, b, piece(0, 12_288), bytearray(4096), 4096, True, False)
         assert isinstance(failure, FdFailure)
         assert (failure.errno, failure.action, failure.offset) == (0, "read", left)
         if left < 4096:
@@ -131,7 +133,7 @@ def test_a_target_that_cannot_be_written_is_told(tmp_path: Path) -> None:
     source.write_bytes(b"A" * 4096 + bytes(4096))
     target.write_bytes(bytes([OLD]) * 8192)
     with descriptors(source, target, os.O_RDONLY) as (a, b):
-        *moved, failure = _fd.copy_range(a, b, 0, 8192, bytearray(8192), 4096, True, False)
+        *moved, failure = _fd.copy_pieces(a, b, piece(0, 8192), bytearray(8192), 4096, True, False)
         assert moved == [0, 0, 0]
         assert failure is not None
         assert (failure.errno, failure.action, failure.offset) == (errno.EBADF, "write", 0)
@@ -152,9 +154,9 @@ def test_wrong_arguments_are_refused(tmp_path: Path) -> None:
             (bytearray(9), 2**63 + 1),
         ]:
             with pytest.raises(ValueError, match="at least one block"):
-                _fd.copy_range(a, b, 0, 9, buffer, granularity, True, True)
+                _fd.copy_pieces(a, b, piece(0, 9), buffer, granularity, True, True)
         with pytest.raises(TypeError):
-            _fd.copy_range(a, b, 0, 9, None, 4096, True, True)  # type: ignore[arg-type]
+            _fd.copy_pieces(a, b, piece(0, 9), None, 4096, True, True)  # type: ignore[arg-type]
         with pytest.raises(TypeError):
             _fd.read_into(a, None, 0)  # type: ignore[arg-type]
         with pytest.raises(TypeError):
@@ -174,7 +176,7 @@ def test_a_full_target_is_told(tmp_path: Path, mounted: Callable[[str, int], Pat
     target = mounted("tmpfs", 1 << 20) / "target"
     target.touch()
     with descriptors(source, target) as (a, b):
-        *moved, failure = _fd.copy_range(a, b, 0, 3 << 20, bytearray(1 << 16), 4096, True, True)
+        *moved, failure = _fd.copy_pieces(a, b, piece(0, 3 << 20), bytearray(1 << 16), 4096, True, True)
     assert failure is not None
     assert (failure.errno, failure.action, failure.offset) == (errno.ENOSPC, "write", 1 << 20)
     assert moved == [(1 << 20), 0, 0]
@@ -195,7 +197,9 @@ def test_filesystems_with_and_without_holes(
         content = write_sparse(source, 2_000_001, rng)
         target.write_bytes(bytes([OLD]) * len(content))
         with descriptors(source, target) as (a, b):
-            *moved, failure = _fd.copy_range(a, b, 0, len(content), bytearray(1 << 17), 4096, True, False)
+            *moved, failure = _fd.copy_pieces(
+                a, b, piece(0, len(content)), bytearray(1 << 17), 4096, True, False
+            )
             assert failure is None
             assert sum(moved) == len(content)
             assert target.read_bytes() == content
@@ -215,7 +219,7 @@ def test_old_bytes_of_a_block_device_never_show_through(
     (tmp_path / "medium").write_bytes(bytes([OLD]) * size)
     device = Path(loop_device(tmp_path / "medium", "--sector-size", str(sector)))
     with descriptors(tmp_path / "source", device) as (a, b):
-        *moved, failure = _fd.copy_range(a, b, 0, size, bytearray(1 << 16), 4096, True, False)
+        *moved, failure = _fd.copy_pieces(a, b, piece(0, size), bytearray(1 << 16), 4096, True, False)
         assert failure is None
         assert all(moved)
         os.fsync(b)
