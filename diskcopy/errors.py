@@ -70,6 +70,14 @@ class Cancelled(Error):
     """The caller asked for the work to stop."""
 
 
+class Unreachable(Error):
+    """A host cannot be reached, or does not let us in."""
+
+
+class Disconnected(Unreachable):
+    """A connection was lost; what was asked may be asked again through a new one."""
+
+
 class SystemFailure(Error, OSError):
     """A system call failed; `errno` says how."""
 
