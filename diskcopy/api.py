@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """The verbs, on locations: what `import diskcopy` offers and the command line is made of.
 
-A location is a path, or "-" for standard input or output. All sizes are bytes. Every
+A location is a path, ssh://[user@]host[:port]/absolute/path, or "-" for standard input
+or output. All sizes are bytes. Every
 function raises `diskcopy.errors.Error`, and nothing else, for what is wrong with an
 image, a location, or the machine.
 """
@@ -19,12 +20,14 @@ from diskcopy.extents import Extent
 from diskcopy.formats.measured import Measure
 from diskcopy.image import Image, stack
 from diskcopy.registry import open
+from diskcopy.storage.ssh.options import SshOptions
 
 __all__ = [
     "Comparison",
     "CopyReport",
     "Measure",
     "Progress",
+    "SshOptions",
     "checksum",
     "compare",
     "copy",
@@ -80,6 +83,7 @@ def copy(
     flush: bool = True,
     untrusted: bool = False,
     force_share: bool = False,
+    ssh: SshOptions = SshOptions(),
     workers: int | None = None,
     progress: Callable[[Progress], None] | None = None,
     cancel: threading.Event | None = None,
@@ -96,6 +100,7 @@ def copy(
     flush: wait until the target is on stable storage; without, the kernel writes it out later
     untrusted: follow no reference that the image makes to other files
     force_share: copy an image that another process has open for writing as well
+    ssh: how hosts are reached
     workers: threads; one for each processor by default
     progress: called about ten times a second, in this thread
     cancel: set it, from any thread, and the copy ends with Cancelled
@@ -107,7 +112,9 @@ def copy(
 
     # The target's name is looked at before anything is opened: a slip should not cost a wait.
     wanted = target_format or registry.target_format(target)
-    with registry.open(source, source_format, untrusted=untrusted, force_share=force_share) as reading:
+    with registry.open(
+        source, source_format, untrusted=untrusted, force_share=force_share, ssh=ssh
+    ) as reading:
         with registry.create(
             target,
             wanted,
@@ -117,6 +124,7 @@ def copy(
             cluster_size=cluster_size,
             preallocate=preallocate,
             durable=flush,
+            ssh=ssh,
         ) as writing:
             done = copy_image(
                 reading,
@@ -155,6 +163,7 @@ def compare(
     strict: bool = False,
     untrusted: bool = False,
     force_share: bool = False,
+    ssh: SshOptions = SshOptions(),
     workers: int | None = None,
     progress: Callable[[Progress], None] | None = None,
     cancel: threading.Event | None = None,
@@ -166,8 +175,8 @@ def compare(
     """
     from diskcopy.engine.compare import compare as compare_images
 
-    with registry.open(left, left_format, untrusted=untrusted, force_share=force_share) as a:
-        with registry.open(right, right_format, untrusted=untrusted, force_share=force_share) as b:
+    with registry.open(left, left_format, untrusted=untrusted, force_share=force_share, ssh=ssh) as a:
+        with registry.open(right, right_format, untrusted=untrusted, force_share=force_share, ssh=ssh) as b:
             return compare_images(a, b, strict=strict, workers=workers, progress=progress, cancel=cancel)
 
 
@@ -177,6 +186,7 @@ def checksum(
     format: str | None = None,
     untrusted: bool = False,
     force_share: bool = False,
+    ssh: SshOptions = SshOptions(),
     workers: int | None = None,
     progress: Callable[[Progress], None] | None = None,
     cancel: threading.Event | None = None,
@@ -187,26 +197,36 @@ def checksum(
     """
     from diskcopy.engine.verify import checksum as checksum_image
 
-    with registry.open(location, format, untrusted=untrusted, force_share=force_share) as image:
+    with registry.open(location, format, untrusted=untrusted, force_share=force_share, ssh=ssh) as image:
         return checksum_image(image, workers=workers, progress=progress, cancel=cancel)
 
 
 def map(
-    location: str, *, format: str | None = None, untrusted: bool = False, force_share: bool = False
+    location: str,
+    *,
+    format: str | None = None,
+    untrusted: bool = False,
+    force_share: bool = False,
+    ssh: SshOptions = SshOptions(),
 ) -> Iterator[Extent]:
     """The extents of a disk, ascending and contiguous, found as they are asked for."""
-    with registry.open(location, format, untrusted=untrusted, force_share=force_share) as image:
+    with registry.open(location, format, untrusted=untrusted, force_share=force_share, ssh=ssh) as image:
         yield from image.extents()
 
 
 def info(
-    location: str, *, format: str | None = None, chain: bool = False, force_share: bool = False
+    location: str,
+    *,
+    format: str | None = None,
+    chain: bool = False,
+    force_share: bool = False,
+    ssh: SshOptions = SshOptions(),
 ) -> dict[str, Any]:
     """What a location is, as plain values: its size, and each image of the stack, top down.
 
     chain: follow the references that the image makes, and describe what they lead to
     """
-    with registry.open(location, format, untrusted=not chain, force_share=force_share) as image:
+    with registry.open(location, format, untrusted=not chain, force_share=force_share, ssh=ssh) as image:
         return {
             "location": location,
             "size": image.size,
@@ -223,6 +243,7 @@ def measure(
     preallocate: str = "off",
     untrusted: bool = False,
     force_share: bool = False,
+    ssh: SshOptions = SshOptions(),
 ) -> Measure:
     """What a copy of a disk to `target_format` would take, from its extents; nothing is read.
 
@@ -231,7 +252,7 @@ def measure(
     registry.check_options(
         location, target_format, compress=None, cluster_size=cluster_size, preallocate=preallocate
     )
-    with registry.open(location, format, untrusted=untrusted, force_share=force_share) as image:
+    with registry.open(location, format, untrusted=untrusted, force_share=force_share, ssh=ssh) as image:
         return registry.measure(image, target_format, cluster_size, preallocate)
 
 

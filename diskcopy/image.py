@@ -70,8 +70,10 @@ class Image:
         "resize"    its size may change: writes may go beyond it, and `resize` sets it
         "clone"     it may share the blocks of another file (a reflink)
         "reread"    what was written can be read back from its storage
+        "digest"    its storage takes digests of its bytes without moving them
         "sequential"  a stream: `read_next` instead of readinto, or writes in order only
     is_zero: reads as zeroes wherever it has not been written since it was opened
+    parallel: how many requests at a time keep it busy
     """
 
     name: str
@@ -79,6 +81,7 @@ class Image:
     block: Block = Block(1, 64 << 10)
     can: frozenset[str] = frozenset()
     is_zero: bool = False
+    parallel: int = 1
 
     # --- reading ---------------------------------------------------------------------
 
@@ -123,6 +126,14 @@ class Image:
         if "extents" not in self.can:
             return iter([Extent(offset, length, False, False)] if length else [])
         return normalised(self._extents(offset, length), offset, offset + length, self.name)
+
+    def digests(self, offset: int, length: int, leaf: int) -> list[bytes]:
+        """The SHA-256 of each block of `leaf` bytes of a range, the last padded with zeroes; 32
+        zero bytes for one that is all zero."""
+        self._check("read", offset, length)
+        if "digest" not in self.can:
+            raise Unsupported(self.name, "takes no digests where it lies")
+        return self._digests(offset, length, leaf)
 
     # --- writing ---------------------------------------------------------------------
 
@@ -245,6 +256,9 @@ class Image:
         """Ascending and contiguous from `offset` or before to the range's end or beyond."""
         raise NotImplementedError
 
+    def _digests(self, offset: int, length: int, leaf: int) -> list[bytes]:
+        raise NotImplementedError
+
     def _write(self, offset: int, buffer: memoryview) -> None:
         raise NotImplementedError
 
@@ -316,6 +330,9 @@ class Layer(Image):
 
     def _extents(self, offset: int, length: int) -> Iterator[Facts]:
         return self.image.extents(offset, length)
+
+    def _digests(self, offset: int, length: int, leaf: int) -> list[bytes]:
+        return self.image._digests(offset, length, leaf)
 
     def _write(self, offset: int, buffer: memoryview) -> None:
         self.image._write(offset, buffer)

@@ -17,6 +17,7 @@ from diskcopy.formats.measured import Measure
 from diskcopy.formats.raw import Raw
 from diskcopy.image import Image, Lineage, shares_storage
 from diskcopy.storage.file import File, NewFile, file_identity
+from diskcopy.storage.ssh.options import SshOptions
 
 FORMATS = ("raw", "qcow2")
 
@@ -31,16 +32,22 @@ _SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+://")
 
 
 def open(
-    location: str, format: str | None = None, *, untrusted: bool = False, force_share: bool = False
+    location: str,
+    format: str | None = None,
+    *,
+    untrusted: bool = False,
+    force_share: bool = False,
+    ssh: SshOptions = SshOptions(),
 ) -> Image:
-    """The disk at a location: a path, or "-" for standard input.
+    """The disk at a location: a path, ssh://host/path, or "-" for standard input.
 
     format: "raw" or "qcow2"; found out from the first bytes by default
     untrusted: follow no reference that an image makes to other files
     force_share: read images that another process has open for writing as well
+    ssh: how hosts are reached
     """
     check_format(format)
-    opener = _Opener(untrusted=untrusted, force_share=force_share)
+    opener = _Opener(untrusted=untrusted, force_share=force_share, ssh=ssh)
     return opener.open(location, format, chain=())
 
 
@@ -54,6 +61,7 @@ def create(
     cluster_size: int | None = None,
     preallocate: str = "off",
     durable: bool = True,
+    ssh: SshOptions = SshOptions(),
 ) -> Image:
     """A new disk of `size` bytes at a location, to be written and committed.
 
@@ -70,6 +78,7 @@ def create(
                 source.identity(),
                 preallocate=format == "raw" and preallocate == "full",
                 durable=durable,
+                ssh=ssh,
             )
         )
         image: Image = Raw(storage)
@@ -155,9 +164,10 @@ def check_options(
 class _Opener:
     """Opens locations and what their images refer to, under one set of rules."""
 
-    def __init__(self, *, untrusted: bool, force_share: bool) -> None:
+    def __init__(self, *, untrusted: bool, force_share: bool, ssh: SshOptions) -> None:
         self._untrusted = untrusted
         self._force_share = force_share
+        self._ssh = ssh
 
     def open(self, location: str, format: str | None, chain: tuple[frozenset[Lineage], ...]) -> Image:
         """chain: the identities of the images whose references led here."""
@@ -178,6 +188,11 @@ class _Opener:
             from diskcopy.storage.stream import StreamReader
 
             return StreamReader(0, "standard input")
+        if is_remote(location):
+            from diskcopy.storage.ssh.file import RemoteFile
+            from diskcopy.storage.ssh.location import Location
+
+            return RemoteFile(Location.parse(location), self._ssh, locking=not self._force_share)
         path = _path(location)
         if _is_block_device(path):
             from diskcopy.storage.block import BlockDevice
@@ -226,16 +241,7 @@ class _Reference:
         self._chain = chain
 
     def __call__(self, reference: str, format: str | None) -> Image:
-        if reference.startswith("file:") and not reference.startswith("file://"):
-            reference = reference[len("file:") :]
-        elif re.match(r"[A-Za-z][A-Za-z0-9+.-]*:", reference):
-            raise Unsupported(
-                self._location,
-                f"refers to {reference!r}, and only files are followed",
-                remedy="copy it first",
-            )
-        # A relative name is meant from the image that says it, as in qemu.
-        path = os.path.join(os.path.dirname(self._location), reference)
+        location = self._resolved(reference)
         if format is not None and format not in FORMATS:
             raise Unsupported(
                 self._location,
@@ -243,15 +249,40 @@ class _Reference:
                 remedy="convert it with qemu-img",
             )
         try:
-            return self._opener.open(path, format, self._chain)
+            return self._opener.open(location, format, self._chain)
         except Error as error:
-            if error.remedy is None and error.name == path:
+            if error.remedy is None and error.name == location:
                 error.remedy = f"{self._location} refers to it"
             raise
 
+    def _resolved(self, reference: str) -> str:
+        """The location that is meant: a relative name from the image that says it, as in qemu,
+        and any path on the host that has that image."""
+        if is_remote(reference):
+            return reference
+        if reference.startswith("file:") and not reference.startswith("file://"):
+            reference = reference[len("file:") :]
+        elif re.match(r"[A-Za-z][A-Za-z0-9+.-]*:", reference):
+            raise Unsupported(
+                self._location,
+                f"refers to {reference!r}, and only files and ssh:// are followed",
+                remedy="copy it first",
+            )
+        if is_remote(self._location):
+            from diskcopy.storage.ssh.location import Location
+
+            return str(Location.parse(self._location).join(reference))
+        return os.path.join(os.path.dirname(self._location), reference)
+
 
 def _create_storage(
-    location: str, size: int | None, source: frozenset[Lineage], *, preallocate: bool, durable: bool
+    location: str,
+    size: int | None,
+    source: frozenset[Lineage],
+    *,
+    preallocate: bool,
+    durable: bool,
+    ssh: SshOptions,
 ) -> Image:
     if location == "-":
         from diskcopy.storage.stream import StreamWriter
@@ -261,6 +292,8 @@ def _create_storage(
         from diskcopy.storage.null import Null
 
         return Null()
+    if is_remote(location):
+        return _create_remote(location, size, source, preallocate=preallocate, durable=durable, ssh=ssh)
     path = _path(location)
     if _is_block_device(path):
         from diskcopy.storage.block import BlockDevice, device_identity
@@ -280,6 +313,27 @@ def _create_storage(
     return NewFile(path, size, preallocate=preallocate, durable=durable)
 
 
+def _create_remote(
+    location: str,
+    size: int | None,
+    source: frozenset[Lineage],
+    *,
+    preallocate: bool,
+    durable: bool,
+    ssh: SshOptions,
+) -> Image:
+    from diskcopy.storage.ssh.file import NewRemoteFile
+    from diskcopy.storage.ssh.location import Location
+
+    if preallocate:
+        raise UsageError(location, "space on another host is not reserved", remedy="leave --preallocate away")
+    with ExitStack() as undo:
+        storage = undo.enter_context(NewRemoteFile(Location.parse(location), ssh, size=size, durable=durable))
+        _refuse_source(location, storage.identity(), source)
+        undo.pop_all()
+        return storage
+
+
 def _refuse_source(location: str, target: frozenset[Lineage], source: frozenset[Lineage]) -> None:
     if shares_storage(target, source):
         raise Refused(
@@ -294,6 +348,11 @@ def _refuse_too_small(storage: Image, needed: int) -> None:
             f"has {storage.size} bytes and the disk needs {needed}",
             remedy=f"use a target at least {needed - storage.size} bytes larger",
         )
+
+
+def is_remote(location: str) -> bool:
+    """Whether a location is on another host."""
+    return location.startswith("ssh://")
 
 
 def _path(location: str) -> str:

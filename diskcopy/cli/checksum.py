@@ -10,6 +10,7 @@ import click
 from diskcopy.cli import options, progress, signals
 from diskcopy.cli.commands import Command
 from diskcopy.cli.text import printable, to_json
+from diskcopy.storage.ssh.options import SshOptions
 
 
 @click.command(cls=Command)
@@ -19,7 +20,7 @@ from diskcopy.cli.text import printable, to_json
 @options.as_json
 @options.log_level
 def command(
-    source: str, source_format: str | None, untrusted: bool, force_share: bool, as_json: bool
+    source: str, source_format: str | None, untrusted: bool, force_share: bool, ssh: SshOptions, as_json: bool
 ) -> None:
     """Print a digest of a disk.
 
@@ -33,6 +34,7 @@ def command(
             format=source_format,
             untrusted=untrusted,
             force_share=force_share,
+            ssh=ssh,
             progress=report,
             cancel=cancel,
         )

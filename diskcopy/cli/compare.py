@@ -13,6 +13,7 @@ from diskcopy.cli.text import printable, to_json
 
 if TYPE_CHECKING:
     from diskcopy.api import Comparison
+    from diskcopy.storage.ssh.options import SshOptions
 
 
 class _Compare(Command):
@@ -51,6 +52,7 @@ def command(
     strict: bool,
     untrusted: bool,
     force_share: bool,
+    ssh: SshOptions,
     as_json: bool,
 ) -> int:
     """Compare the disks in two images.
@@ -68,6 +70,7 @@ def command(
             strict=strict,
             untrusted=untrusted,
             force_share=force_share,
+            ssh=ssh,
             progress=report,
             cancel=cancel,
         )

@@ -17,6 +17,7 @@ from diskcopy.units import format_size
 
 if TYPE_CHECKING:
     from diskcopy.api import CopyReport
+    from diskcopy.storage.ssh.options import SshOptions
 
 
 class _Copy(Command):
@@ -71,6 +72,7 @@ def command(
     no_flush: bool,
     untrusted: bool,
     force_share: bool,
+    ssh: SshOptions,
     progress_style: str | None,
     as_json: bool,
 ) -> None:
@@ -99,6 +101,7 @@ def command(
                 flush=not no_flush,
                 untrusted=untrusted,
                 force_share=force_share,
+                ssh=ssh,
                 progress=report,
                 cancel=cancel,
             )

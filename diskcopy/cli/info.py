@@ -10,6 +10,7 @@ import click
 from diskcopy.cli import options
 from diskcopy.cli.commands import Command
 from diskcopy.cli.text import amount, printable, to_json
+from diskcopy.storage.ssh.options import SshOptions
 
 # Facts whose numbers are bytes have one of these words in their names.
 _BYTES = ("size", "allocated", "length")
@@ -20,9 +21,12 @@ _BYTES = ("size", "allocated", "length")
 @options.source_format
 @click.option("--chain", is_flag=True, help="Follow references to other files, and describe these as well.")
 @options.force_share
+@options.ssh
 @options.as_json
 @options.log_level
-def command(source: str, source_format: str | None, chain: bool, force_share: bool, as_json: bool) -> None:
+def command(
+    source: str, source_format: str | None, chain: bool, force_share: bool, ssh: SshOptions, as_json: bool
+) -> None:
     """Say what an image is, and what lies below it.
 
     References that an image makes to other files are printed, and not followed unless
@@ -30,7 +34,7 @@ def command(source: str, source_format: str | None, chain: bool, force_share: bo
     """
     from diskcopy import api
 
-    found = api.info(source, format=source_format, chain=chain, force_share=force_share)
+    found = api.info(source, format=source_format, chain=chain, force_share=force_share, ssh=ssh)
     if as_json:
         print(to_json(found))
     else:

@@ -15,6 +15,7 @@ from diskcopy.cli.commands import Command
 
 if TYPE_CHECKING:
     from diskcopy.extents import Extent
+    from diskcopy.storage.ssh.options import SshOptions
 
 # Lines that are written at once: a disk may have millions.
 _BATCH = 4096
@@ -36,7 +37,7 @@ _JSON_KINDS = (
 @options.reading
 @options.log_level
 def command(
-    source: str, source_format: str | None, as_json: bool, untrusted: bool, force_share: bool
+    source: str, source_format: str | None, as_json: bool, untrusted: bool, force_share: bool, ssh: SshOptions
 ) -> None:
     """Print which ranges of a disk hold data.
 
@@ -46,7 +47,7 @@ def command(
     """
     from diskcopy import api
 
-    extents = api.map(source, format=source_format, untrusted=untrusted, force_share=force_share)
+    extents = api.map(source, format=source_format, untrusted=untrusted, force_share=force_share, ssh=ssh)
     if as_json:
         _print_json(extents)
     else:

@@ -8,6 +8,7 @@ import click
 from diskcopy.cli import options
 from diskcopy.cli.commands import Command
 from diskcopy.cli.text import amount, to_json
+from diskcopy.storage.ssh.options import SshOptions
 
 
 @click.command(cls=Command)
@@ -34,6 +35,7 @@ def command(
     preallocate: str,
     untrusted: bool,
     force_share: bool,
+    ssh: SshOptions,
     as_json: bool,
 ) -> None:
     """Print how many bytes a copy will take.
@@ -51,6 +53,7 @@ def command(
         preallocate=preallocate,
         untrusted=untrusted,
         force_share=force_share,
+        ssh=ssh,
     )
     if as_json:
         print(to_json(found._asdict()))

@@ -4,11 +4,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import reduce, wraps
 from typing import Any, TypeVar
 
 import click
 
 from diskcopy.cli.text import printable
+from diskcopy.storage.ssh.options import SshOptions
 from diskcopy.units import parse_size
 
 Function = TypeVar("Function", bound=Callable[..., Any])
@@ -93,6 +95,38 @@ force_share = click.option(
 as_json = click.option("--json", "as_json", is_flag=True, help="Print one JSON document, for programs.")
 
 
+def ssh(function: Function) -> Function:
+    """How hosts are reached: four options that the command gets as one `ssh`."""
+
+    @wraps(function)
+    def collected(
+        *args: Any,
+        ssh_config: str | None,
+        ssh_backend: str | None,
+        ssh_compression: bool,
+        rate: int | None,
+        **others: Any,
+    ) -> Any:
+        return function(*args, ssh=SshOptions(ssh_config, ssh_backend, ssh_compression, rate), **others)
+
+    decorators = [
+        click.option(
+            "--ssh-config", metavar="FILE", type=click.Path(exists=True), help="Read FILE, not ~/.ssh/config."
+        ),
+        click.option(
+            "--ssh-backend",
+            type=click.Choice(["agent", "sftp"]),
+            help="What to use of an SSH host: python3 there, which finds zeroes and holes before they "
+            "cross the wire, or SFTP; by default python3 where it is there.",
+        ),
+        click.option("--ssh-compression", is_flag=True, help="Compress what crosses the wire to SSH hosts."),
+        click.option(
+            "--bwlimit", "rate", metavar="RATE", callback=_size, help="Bytes a second to or from SSH hosts."
+        ),
+    ]
+    return reduce(lambda made, decorator: decorator(made), reversed(decorators), collected)  # type: ignore[return-value]
+
+
 def reading(function: Function) -> Function:
     """The options of all commands that read the content of disks."""
-    return untrusted(force_share(function))
+    return untrusted(force_share(ssh(function)))

@@ -9,6 +9,7 @@ from typing import NamedTuple
 
 from diskcopy import _fd, _zero
 from diskcopy.engine import plan
+from diskcopy.engine.digest import LEAF, ZERO_LEAF, block_digests
 from diskcopy.engine.pieces import parts
 from diskcopy.engine.plan import Segment
 from diskcopy.engine.progress import Progress, Tally
@@ -58,7 +59,7 @@ def compare(
     stop = Stop(cancel)
     tally = Tally("compare", max(left.size, right.size), progress)
     tally.tell()
-    workers = workers or default_workers()
+    workers = workers or default_workers(left, right)
     offset = _Search([left, right], 0, shared, tally, stop).run(workers)
     if offset is None and left.size != right.size:
         offset = shared
@@ -121,6 +122,8 @@ class _Search:
                 assert left is not None
                 assert right is not None
                 position += _fd.same_pieces(left, right, part.pieces, buffer[:_KERNEL_BUFFER])
+            elif any("digest" in image.can for image in self._images):
+                position += self._same_by_digest(part.start, part.end)
             for at, until in plan.requests(ExtentMap([(position, part.end)]), REQUEST):
                 self._stop.check()
                 if self._found is not None and at >= self._found:
@@ -129,6 +132,19 @@ class _Search:
                 if index is not None:
                     return at + index
         return None
+
+    def _same_by_digest(self, start: int, end: int) -> int:
+        """How many bytes from `start` have the same digests, which storages take where they lie."""
+        for at in range(start, end, REQUEST):
+            self._stop.check()
+            length = min(REQUEST, end - at)
+            sides = [block_digests(image, at, length) for image in self._images]
+            if len(sides) == 1:
+                sides.append([ZERO_LEAF] * len(sides[0]))
+            for number, (one, other) in enumerate(zip(*sides, strict=True)):
+                if one != other:
+                    return at + number * LEAF - start
+        return end - start
 
     def _first_difference(self, at: int, length: int, buffer: memoryview) -> int | None:
         blocks = [buffer[n * REQUEST : n * REQUEST + length] for n in range(len(self._images))]

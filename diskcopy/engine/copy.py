@@ -57,7 +57,7 @@ def copy(
 
     verify_target: read the flushed target back from its storage, and compare
     may_change: a source that others write to meanwhile is a warning, not an error
-    workers: threads; one for each processor by default
+    workers: threads; by default one for each processor, or what a storage asks for
 
     Raises an Error, and leaves the target uncommitted, where anything fails.
     """
@@ -65,7 +65,7 @@ def copy(
         raise UsageError(target.name, "cannot be read back to verify it")
     began = time.monotonic()
     # A stream takes its bytes in order, so one thread feeds it.
-    workers = 1 if "sequential" in target.can else workers or default_workers()
+    workers = 1 if "sequential" in target.can else workers or default_workers(source, target)
     stop = Stop(cancel)
     digest = DiskDigest() if verify_target else None
     tally = Tally("copy", source.size, progress)

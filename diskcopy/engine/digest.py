@@ -17,6 +17,7 @@ from functools import cache
 from typing import TYPE_CHECKING
 
 from diskcopy.engine.plan import SEGMENT
+from diskcopy.image import Image
 
 if TYPE_CHECKING:
     from hashlib import _Hash
@@ -25,6 +26,8 @@ if TYPE_CHECKING:
 
 LEAF = 1 << 20
 _LEAVES = SEGMENT // LEAF
+# What a storage says of a leaf of zeroes, which it need not take a digest of.
+ZERO_LEAF = bytes(32)
 _LABEL = b"diskcopy checksum 1\n"
 
 
@@ -44,6 +47,19 @@ def leaf_digests(offset: int, block: memoryview) -> Iterator[tuple[int, bytes]]:
         if leaf.nbytes < LEAF:
             digest.update(bytes(LEAF - leaf.nbytes))
         yield (offset + at) // LEAF, digest.digest()
+
+
+def block_digests(image: Image, offset: int, length: int) -> list[bytes]:
+    """The digest of each leaf of a range of an image, taken where it lies if it can be;
+    ZERO_LEAF for one of zeroes."""
+    if "digest" in image.can:
+        return image.digests(offset, length, LEAF)
+    block = memoryview(image.read(offset, length))
+    zero = zero_digest(0)
+    digests = (
+        digest for at in range(0, length, LEAF) for _, digest in leaf_digests(0, block[at : at + LEAF])
+    )
+    return [ZERO_LEAF if digest == zero else digest for digest in digests]
 
 
 @cache

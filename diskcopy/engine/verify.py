@@ -4,11 +4,11 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 from diskcopy import _zero
 from diskcopy.engine import plan
-from diskcopy.engine.digest import LEAF, DiskDigest, leaf_digests
+from diskcopy.engine.digest import LEAF, ZERO_LEAF, DiskDigest, leaf_digests
 from diskcopy.engine.plan import SEGMENT, Segment
 from diskcopy.engine.progress import Progress, Tally
 from diskcopy.engine.workers import Stop, default_workers, run
@@ -68,7 +68,7 @@ def checksum(
         image,
         image.size,
         "checksum",
-        workers=workers or default_workers(),
+        workers=workers or default_workers(image),
         stop=Stop(cancel),
         progress=progress,
     )
@@ -89,6 +89,14 @@ def _digest(
     tally = Tally(phase, size, progress)
     segments = plan.segments([image], 0, size, LEAF)
 
+    def leaves_of(at: int, until: int, buffer: memoryview) -> Iterable[tuple[int, bytes]]:
+        if "digest" in image.can:
+            (digest,) = image.digests(at, until - at, LEAF)
+            return () if digest == ZERO_LEAF else [(at // LEAF, digest)]
+        block = buffer[: until - at]
+        image.readinto(at, block)
+        return leaf_digests(at, block)
+
     def work(segment: Segment, buffer: memoryview) -> None:
         start, end = segment.start, segment.end
         leaves: dict[int, bytes] = {}
@@ -97,9 +105,7 @@ def _digest(
             ranges = plan.data_ranges([image], start, end, LEAF)
             for at, until in plan.requests(ranges, LEAF):
                 stop.check()
-                block = buffer[: until - at]
-                image.readinto(at, block)
-                leaves.update(leaf_digests(at, block))
+                leaves.update(leaves_of(at, until, buffer))
                 read += until - at
             digest.set_segment(leaves)
         tally.add(data=read, hole=end - start - read)

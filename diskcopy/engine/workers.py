@@ -11,6 +11,7 @@ from collections.abc import Callable
 from typing import TypeVar
 
 from diskcopy.errors import Cancelled, SystemFailure, UsageError, system_failure
+from diskcopy.image import Image, stack
 
 # A request: so large that Python's share of it, some 40 us, is small, and that threads seldom
 # wait for each other to do theirs. Measured on whole copies: 512 KiB takes a tenth longer.
@@ -38,9 +39,11 @@ class Stop:
             raise Cancelled("the work", "was cancelled")
 
 
-def default_workers() -> int:
-    """One for each processor that we may use, two at least: one reads while the other writes."""
-    return min(16, max(2, len(os.sched_getaffinity(0))))
+def default_workers(*images: Image) -> int:
+    """One for each processor that we may use, two at least: one reads while the other writes;
+    and as many as keep a storage busy that answers from afar."""
+    processors = min(16, max(2, len(os.sched_getaffinity(0))))
+    return max(processors, *(part.parallel for image in images for part in stack(image)))
 
 
 def run(

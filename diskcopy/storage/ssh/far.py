@@ -25,6 +25,18 @@ class About(NamedTuple):
     allocated: int | None
 
 
+class Begun(NamedTuple):
+    """A file that a far side has begun.
+
+    temporary: its hidden path beside its name; of a block device its own path
+    replaced: the (device, inode) of the file whose name it will take; None where there is none,
+        or the far side does not say
+    """
+
+    temporary: str
+    replaced: tuple[int, int] | None
+
+
 class Far(ABC):
     """One file on a host, through one channel of a connection.
 
@@ -36,16 +48,21 @@ class Far(ABC):
 
     #: the words of `Image.can` that this kind of far side has: "extents", "digest"
     can: frozenset[str] = frozenset()
+    #: tells two starts of the far system, where it says so: what was not flushed before is lost
+    boot: str | None = None
     #: how many requests keep the wire busy
     parallel: int = 1
 
     @abstractmethod
-    def open(self, path: str) -> About:
-        """Open a file or a block device to be read."""
+    def open(self, path: str, *, locking: bool) -> About:
+        """Open a file or a block device to be read.
+
+        locking: refuse one that a running guest writes to, where the far side can tell
+        """
 
     @abstractmethod
-    def create(self, path: str, temporary: str | None) -> str:
-        """Begin a file that will have the name `path`; its own hidden path beside it.
+    def create(self, path: str, temporary: str | None) -> Begun:
+        """Begin a file that will have the name `path`.
 
         temporary: that path, where a lost connection left one to go on with. A block device
         is opened to be written in place, and answers its own path. Refuses what NewFile
@@ -58,7 +75,8 @@ class Far(ABC):
 
     @abstractmethod
     def read(self, offset: int, buffer: memoryview, unit: int) -> array[int]:
-        """Fill all of `buffer`; the runs of blocks of `unit` bytes that are not all zero, as `Image.read_runs`."""
+        """Fill all of `buffer`; the runs of blocks of `unit` bytes that are not all zero, as
+        `Image.read_runs` has them."""
 
     @abstractmethod
     def extents(self, offset: int, end: int) -> tuple[array[int], int]:
@@ -78,12 +96,16 @@ class Far(ABC):
         """Set the size; what is new reads as zeroes."""
 
     @abstractmethod
-    def flush(self) -> None:
-        """All that was written is on stable storage there."""
+    def flush(self, *, durable: bool) -> None:
+        """All that was written is complete there, and where `durable` on stable storage."""
 
     @abstractmethod
-    def commit(self) -> None:
-        """Give the created file its name at once, and flush its folder."""
+    def forget(self) -> None:
+        """What is read next comes from the storage there, not from memory, as far as possible."""
+
+    @abstractmethod
+    def commit(self, *, durable: bool) -> None:
+        """Give the created file its name at once, and where `durable` flush its folder."""
 
     @abstractmethod
     def abort(self) -> None:
@@ -91,8 +113,8 @@ class Far(ABC):
 
     @abstractmethod
     def digests(self, offset: int, length: int, leaf: int) -> list[bytes]:
-        """The SHA-256 of each block of `leaf` bytes of a range, the last may be short; for one of
-        zeroes an empty string. Only where "digest" is in `can`."""
+        """The SHA-256 of each block of `leaf` bytes of a range, the last padded with zeroes; 32
+        zero bytes for one of zeroes. Only where "digest" is in `can`."""
 
     @abstractmethod
     def close(self) -> None:
