@@ -236,6 +236,10 @@ class Image:
         for image in self.below():
             image.check_unchanged()
 
+    def warnings(self) -> list[str]:
+        """What the caller should know of how this image was read or written, a line each."""
+        return []
+
     def describe(self) -> dict[str, Any]:
         """What `info` says about this image alone: plain values, sizes in bytes."""
         return {}

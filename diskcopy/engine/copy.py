@@ -15,7 +15,7 @@ from diskcopy.engine.progress import Progress, Tally
 from diskcopy.engine.verify import verify
 from diskcopy.engine.workers import Stop, default_workers, run
 from diskcopy.errors import Changed, NoSpace, UsageError
-from diskcopy.image import Image
+from diskcopy.image import Image, stack
 from diskcopy.units import format_size
 
 
@@ -79,7 +79,8 @@ def copy(
     flushing.tell()
     target.flush()
     flushing.tell()
-    warnings = _warn_of_change(source, may_change)
+    warnings = [*_warn_of_change(source, may_change)]
+    warnings += (line for image in (source, target) for part in stack(image) for line in part.warnings())
     if digest is not None:
         verify(target, source, digest, size, workers=workers, stop=stop, progress=progress)
     # Who cancelled while the flush went on was not answered yet.
@@ -93,7 +94,7 @@ def copy(
         time.monotonic() - began,
         cloned,
         digest.checksum(size) if digest else None,
-        warnings,
+        tuple(warnings),
     )
 
 

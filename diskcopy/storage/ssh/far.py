@@ -48,6 +48,8 @@ class Far(ABC):
 
     #: the words of `Image.can` that this kind of far side has: "extents", "digest"
     can: frozenset[str] = frozenset()
+    #: what is flushed there is on stable storage
+    durable: bool = True
     #: tells two starts of the far system, where it says so: what was not flushed before is lost
     boot: str | None = None
     #: how many requests keep the wire busy

@@ -127,8 +127,7 @@ class RemoteFile(_Remote):
         self._lock = threading.Lock()
         self._windows: list[tuple[int, int, array[int]]] = []
         self.link = Link(location, options, self._begin)
-        assert self._known is not None
-        self.size = self._known.size
+        self.size = self._opened().size
         self.can = frozenset({"read"} | self.link.far.can)
 
     def _begin(self, far: Far) -> None:
@@ -137,19 +136,27 @@ class RemoteFile(_Remote):
             self._known = about
         self._compare(about)
 
-    def _compare(self, about: About) -> None:
+    def _opened(self) -> About:
+        """The file as it was when it was opened."""
         assert self._known is not None
-        if about[:3] != self._known[:3]:
+        return self._known
+
+    def _compare(self, about: About) -> None:
+        if about[:3] != self._opened()[:3]:
             raise Changed(
                 self.name, "was written to while it was read", remedy="stop what writes to it, and copy again"
             )
+
+    def warnings(self) -> list[str]:
+        if "extents" in self.can:
+            return []
+        return [f"{self.name}: zeroes crossed the wire too: without python3 there nothing finds them before"]
 
     def check_unchanged(self) -> None:
         self._compare(self._about())
 
     def identity(self) -> frozenset[Lineage]:
-        assert self._known is not None
-        return self._lineage(self._known.inode, device=self._known.device)
+        return self._lineage(self._opened().inode, device=self._opened().device)
 
     def _window(self, offset: int, end: int) -> tuple[int, int, array[int]]:
         # A source does not change while it is read: an answer is good for all who ask.
@@ -191,10 +198,9 @@ class NewRemoteFile(_Remote):
         self._boot: str | None = None
         self._done = False
         self.link = Link(location, options, self._begin)
-        assert self._begun is not None
-        device = self._begun.device
+        device = self._started().device
         self.is_zero = not device
-        self.size = self._begun.size if device else size
+        self.size = self._started().size if device else size
         abilities = {"read", "write", "reread"} | self.link.far.can
         if not device and size is None:
             abilities.add("resize")
@@ -222,17 +228,26 @@ class NewRemoteFile(_Remote):
         elif far.boot != self._boot:
             raise Changed(self.name, "that host was started anew meanwhile", remedy="copy again")
 
+    def _started(self) -> About:
+        """The file in the making as it was at first."""
+        assert self._begun is not None
+        return self._begun
+
     def _recognise_finished(self, far: Far) -> None:
         """The answer to a commit can be lost with the connection: the file has its name then."""
-        assert self._begun is not None
-        if self._begun.inode is None or far.open(self._path, locking=False).inode != self._begun.inode:
+        inode = self._started().inode
+        if inode is None or far.open(self._path, locking=False).inode != inode:
             raise Changed(self.name, "the file in the making is gone", remedy="copy again")
         self._done = True
 
+    def warnings(self) -> list[str]:
+        if self.link.far.durable or not self._durable:
+            return []
+        return [f"{self.name}: that server cannot say when the file is on stable storage"]
+
     def identity(self) -> frozenset[Lineage]:
         """Of the device that is written to, or the file whose name is taken."""
-        assert self._begun is not None
-        return self._lineage(self._replaced, device=self._begun.device)
+        return self._lineage(self._replaced, device=self._started().device)
 
     def _write(self, offset: int, buffer: memoryview) -> None:
         with self.link.limit.held(buffer.nbytes):

@@ -27,6 +27,8 @@ if TYPE_CHECKING:
 
 # More than what is ever in a channel's window: take everything.
 _ALL = 64 << 20
+# What goes out at a time: a packet of OpenSSH's.
+_PACKET = 32 << 10
 # An answer that is not data is no larger than this: the ranges of one EXTENTS.
 _LARGEST_ANSWER = 16 * program.MOST_RANGES + (1 << 16)
 # What a login may print before the program says hello.
@@ -203,7 +205,9 @@ class AgentFar(Far):
         try:
             with self._sending:
                 for part in parts:
-                    self._channel.sendall(part)
+                    # `sendall` copies what is left for every packet that it makes.
+                    for at in range(0, len(part), _PACKET):
+                        self._channel.sendall(bytes(part[at : at + _PACKET]))
         except (OSError, EOFError) as failure:
             raise self._lose(failure) from None
 

@@ -42,6 +42,11 @@ import struct
 import threading
 import zlib
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:  # typing takes time to import, which the far side has no use for
+    from collections.abc import Callable, Iterator
+    from typing import Any
+
 HELLO = b"\0diskcopy agent 1\n"
 REQUEST = struct.Struct(">IBQQI")
 ANSWER = struct.Struct(">IBQI")
@@ -71,7 +76,7 @@ class Refusal(Exception):
 class Failure(Exception):
     """A system call failed: what was tried, and at which byte."""
 
-    def __init__(self, action, error, offset=None):
+    def __init__(self, action: str, error: OSError, offset: "int | None" = None) -> None:
         super().__init__(action)
         self.action = action
         self.errno = error.errno
@@ -82,7 +87,7 @@ class Early(Exception):
     """The file ends before the range that was asked for."""
 
 
-def boot():
+def boot() -> "str | None":
     """Tells two starts of this system, where it says so."""
     try:
         with open("/proc/sys/kernel/random/boot_id") as file:
@@ -91,7 +96,7 @@ def boot():
         return None
 
 
-def tried(action, call, *arguments):
+def tried(action: str, call: "Callable[..., Any]", *arguments: "Any") -> "Any":
     try:
         return call(*arguments)
     except OSError as error:
@@ -101,15 +106,16 @@ def tried(action, call, *arguments):
 class Holder:
     """The one file, and what can be done to it."""
 
-    def __init__(self):
+    def __init__(self) -> None:
         self.fd = -1
-        self.temporary = self.final = None
+        self.temporary = None  # type: bytes | None
+        self.final = b""
         libc = ctypes.CDLL(None)
         self.fallocate = getattr(libc, "fallocate64", None) or getattr(libc, "fallocate", None)
 
     # --- which file ----------------------------------------------------------------
 
-    def open(self, path, locking):
+    def open(self, path: bytes, locking: int) -> bytes:
         self.fd = tried("open", os.open, path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
         mode = os.fstat(self.fd).st_mode
         if stat.S_ISDIR(mode):
@@ -120,7 +126,7 @@ class Holder:
             self.claim(writing=False)
         return self.about()
 
-    def create(self, path, temporary):
+    def create(self, path: bytes, temporary: bytes) -> bytes:
         """Begin a file that is to be called `path`, or go on with the one that was begun: the
         inode that it replaces, and where it is."""
         real = os.path.realpath(path)
@@ -170,7 +176,7 @@ class Holder:
             os.fchmod(self.fd, replaced_mode)
         return told + hidden
 
-    def claim(self, writing):
+    def claim(self, writing: bool) -> None:
         """Hold the locks of a reader or a writer; refuse where somebody's use contradicts that."""
         uses = [MAY_READ, MAY_WRITE, MAY_RESIZE] if writing else [MAY_READ]
         mine = [USES + p for p in uses] + [DENIES + p for p in (MAY_WRITE, MAY_RESIZE)]
@@ -191,7 +197,7 @@ class Holder:
                 way_out += ", or read it as it is with --force-share"
             raise Refusal("is in use by another process there, such as a running virtual machine; " + way_out)
 
-    def about(self):
+    def about(self) -> bytes:
         facts = tried("look at", os.fstat, self.fd)
         device = stat.S_ISBLK(facts.st_mode)
         size = os.lseek(self.fd, 0, os.SEEK_END) if device else facts.st_size
@@ -207,7 +213,7 @@ class Holder:
 
     # --- its bytes -----------------------------------------------------------------
 
-    def pread(self, length, offset):
+    def pread(self, length: int, offset: int) -> bytes:
         """Exactly `length` bytes; Early where the file ends before."""
         data = b""
         while len(data) < length:
@@ -220,7 +226,7 @@ class Holder:
             data = data + part if data else part
         return data
 
-    def read(self, offset, length, unit, send):
+    def read(self, offset: int, length: int, unit: int, send: "Callable[..., None]") -> None:
         step = max(unit, CHUNK - CHUNK % unit)
         for at in range(0, length, step):
             data = self.pread(min(step, length - at), offset + at)
@@ -228,7 +234,7 @@ class Holder:
             for start, end in runs(data, unit):
                 send(DATA, at + start, view[start:end])
 
-    def write(self, offset, data):
+    def write(self, offset: int, data: bytearray) -> None:
         view = memoryview(data)
         while view:
             try:
@@ -238,7 +244,7 @@ class Holder:
             view = view[put:]
             offset += put
 
-    def zero(self, offset, length, punch):
+    def zero(self, offset: int, length: int, punch: bool) -> bool:
         for mode in ([PUNCH_HOLE | KEEP_SIZE] if punch else []) + [ZERO_RANGE | KEEP_SIZE]:
             if self.fallocate is not None and not self.fallocate(
                 self.fd, mode, ctypes.c_int64(offset), ctypes.c_int64(length)
@@ -246,12 +252,12 @@ class Holder:
                 return True
         return False
 
-    def resize(self, size):
+    def resize(self, size: int) -> None:
         tried(f"make a file of {size} bytes", os.ftruncate, self.fd, size)
 
-    def extents(self, offset, end):
+    def extents(self, offset: int, end: int) -> "tuple[list[int], int]":
         """(ranges of data as a flat list, how far it goes)"""
-        found = []
+        found = []  # type: list[int]
         while offset < end and len(found) < 2 * MOST_RANGES:
             try:
                 start = os.lseek(self.fd, offset, os.SEEK_DATA)
@@ -274,7 +280,7 @@ class Holder:
             found += [start, offset]
         return found, min(offset, end)
 
-    def digests(self, offset, length, leaf):
+    def digests(self, offset: int, length: int, leaf: int) -> bytes:
         told = []
         for at in range(offset, offset + length, leaf):
             data = self.pread(min(leaf, offset + length - at), at)
@@ -288,16 +294,16 @@ class Holder:
 
     # --- the end -------------------------------------------------------------------
 
-    def flush(self, durable):
+    def flush(self, durable: int) -> None:
         if durable:
             tried("flush", os.fsync, self.fd)
 
-    def forget(self):
+    def forget(self) -> None:
         """What was written is read from the storage next, not from memory."""
         tried("flush", os.fsync, self.fd)
         os.posix_fadvise(self.fd, 0, 0, os.POSIX_FADV_DONTNEED)
 
-    def commit(self, durable):
+    def commit(self, durable: int) -> None:
         if self.temporary is None:
             return
         tried("give the finished file its name", os.replace, self.temporary, self.final)
@@ -309,14 +315,14 @@ class Holder:
             finally:
                 os.close(folder)
 
-    def abort(self):
+    def abort(self) -> None:
         if self.temporary is not None:
             with contextlib.suppress(FileNotFoundError):
                 os.unlink(self.temporary)
             self.temporary = None
 
 
-def runs(data, unit):
+def runs(data: bytes, unit: int) -> "Iterator[tuple[int, int]]":
     """The runs (start, end) of blocks of `unit` bytes that are not all zero."""
     zeroes = bytes(unit)
     size = len(data)
@@ -337,14 +343,14 @@ def runs(data, unit):
 class Server:
     """Takes requests from one descriptor and answers on another."""
 
-    def __init__(self, source, target):
+    def __init__(self, source: int, target: int) -> None:
         self.source = source
         self.target = target
         self.holder = Holder()
-        self.requests = queue.Queue(2 * THREADS)
+        self.requests = queue.Queue(2 * THREADS)  # type: queue.Queue[Any]
         self.sending = threading.Lock()
 
-    def run(self):
+    def run(self) -> None:
         self.put(HELLO)
         for _ in range(THREADS):
             threading.Thread(target=self.work, daemon=True).start()
@@ -352,7 +358,7 @@ class Server:
             header = REQUEST.unpack(self.take(REQUEST.size))
             self.requests.put((header, self.take(header[4])))
 
-    def take(self, length):
+    def take(self, length: int) -> bytearray:
         data = bytearray(length)
         view = memoryview(data)
         while view:
@@ -363,24 +369,26 @@ class Server:
             view = view[got:]
         return data
 
-    def put(self, *parts):
+    def put(self, *parts: "bytes | memoryview") -> None:
         with self.sending:
-            parts = [memoryview(part) for part in parts if part]
+            views = [memoryview(part) for part in parts if part]
             try:
-                while parts:
-                    sent = os.writev(self.target, parts)
-                    while parts and sent >= len(parts[0]):
-                        sent -= len(parts.pop(0))
-                    if parts:
-                        parts[0] = parts[0][sent:]
+                while views:
+                    sent = os.writev(self.target, views)
+                    while views and sent >= len(views[0]):
+                        sent -= len(views.pop(0))
+                    if views:
+                        views[0] = views[0][sent:]
             except OSError:
                 os._exit(0)
 
-    def work(self):
+    def work(self) -> None:
         while True:
             (number, operation, first, second, _), payload = self.requests.get()
 
-            def send(kind, first, payload=b"", number=number):
+            def send(
+                kind: int, first: int, payload: "bytes | memoryview" = b"", number: int = number
+            ) -> None:
                 self.put(ANSWER.pack(number, kind, first, len(payload)), payload)
 
             try:
@@ -395,7 +403,9 @@ class Server:
             except Exception as wrong:  # whatever it was, the one who asked must not wait for ever
                 send(FAILED, 0, json.dumps({"refused": f"the far side failed: {wrong!r}"}).encode())
 
-    def answer(self, operation, first, second, payload, send):
+    def answer(
+        self, operation: int, first: int, second: int, payload: bytearray, send: "Callable[..., None]"
+    ) -> "tuple[int, bytes]":
         """Do what is asked: (first number, payload) of the answer."""
         holder = self.holder
         if operation == READ:
