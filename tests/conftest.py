@@ -16,6 +16,8 @@ from pathlib import Path
 
 import pytest
 from hypothesis import HealthCheck, settings
+from sshd import Sshd
+from wan_proxy import WanProxy
 
 IN_CI = os.environ.get("CI", "").lower() in ("true", "1")
 
@@ -169,3 +171,29 @@ def source_tree(tmp_path_factory: pytest.TempPathFactory) -> Path:
         root, copy, ignore=shutil.ignore_patterns(".git", ".venv*", "build", "dist", "demo", "*.egg-info")
     )
     return copy
+
+
+# --- a far side -----------------------------------------------------------------------
+
+
+@pytest.fixture(scope="session")
+def sshd(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Sshd]:
+    """A host "kool" with Python and SFTP; tests that change it make their own with `Sshd`."""
+    with Sshd(tmp_path_factory.mktemp("kool")) as one:
+        yield one
+
+
+@pytest.fixture
+def wan(sshd: Sshd, tmp_path: Path) -> Iterator[Callable[..., WanProxy]]:
+    """`wan(rtt=0.02, rate=1e9, drop_after=0)`: a long thin way to `sshd`; its `config` leads there."""
+    with ExitStack() as ends:
+
+        def lay(**properties: float) -> WanProxy:
+            proxy = ends.enter_context(WanProxy(sshd.port, **properties))
+            # The keys are those of the host behind it, so it is known by that name.
+            proxy.config = sshd.configure(
+                f"Port {proxy.port}", f"HostKeyAlias {sshd.host}", name=f"ssh_config-{proxy.port}"
+            )
+            return proxy
+
+        yield lay
