@@ -7,7 +7,7 @@ import socket
 import threading
 import time
 from contextlib import suppress
-from typing import NamedTuple, Protocol
+from typing import Protocol
 
 from diskcopy.errors import Disconnected, Error, Unreachable, UsageError
 from diskcopy.storage.ssh import settings as ssh_config
@@ -16,6 +16,7 @@ from diskcopy.storage.ssh.known_hosts import KnownHosts
 from diskcopy.storage.ssh.library import paramiko
 from diskcopy.storage.ssh.location import Location
 from diskcopy.storage.ssh.login import Login
+from diskcopy.storage.ssh.options import SshOptions
 from diskcopy.storage.ssh.settings import Settings
 
 #: what the far side may send before it is told to go on: 16 MiB are 1 Gbit/s at 130 ms
@@ -25,17 +26,6 @@ _PACKET = 256 << 10
 #: encrypted and authenticated in one pass: 330-396 MB/s where aes-ctr and a MAC make 260-285
 _FAST = ("aes128-gcm@openssh.com", "aes256-gcm@openssh.com")
 _DEEPEST_JUMP = 8
-
-
-class Options(NamedTuple):
-    """What the command line says about SSH.
-
-    config: an ssh_config file to read instead of the user's and the system's
-    compression: compress all that crosses, whatever ssh_config says
-    """
-
-    config: str | None = None
-    compression: bool = False
 
 
 class _Stream(Protocol):
@@ -278,7 +268,7 @@ class Connection:
             self._through.close()
 
 
-def _connect(settings: Settings, options: Options, depth: int) -> Connection:
+def _connect(settings: Settings, options: SshOptions, depth: int) -> Connection:
     through = None
     if settings.jump:
         if depth == _DEEPEST_JUMP:
@@ -296,7 +286,7 @@ def _connect(settings: Settings, options: Options, depth: int) -> Connection:
     return connection
 
 
-def connect(location: Location, options: Options) -> Connection:
+def connect(location: Location, options: SshOptions) -> Connection:
     """Connect to the host of `location` and log in.
 
     Raises UsageError for a configuration that makes no sense, Refused for a host key that is
