@@ -53,8 +53,7 @@ def test_a_gigabit_over_a_long_way(tmp_path: Path) -> None:
             view = memoryview(got)
             took = by_threads(far, size, lambda offset: far.read(offset, view[offset:][: 2 * MiB], 4096))
             assert got == content
-            print(f"{took:.2f} s")
-            assert took < 12 * 2 * DELAY
+            assert took < 24 * 2 * DELAY
         finally:
             far.close()
     with channel_to(delay=DELAY) as (channel, _):
@@ -64,8 +63,7 @@ def test_a_gigabit_over_a_long_way(tmp_path: Path) -> None:
             data = memoryview(content)
             took = by_threads(far, size, lambda offset: far.write(offset, data[offset:][: 2 * MiB]))
             far.commit()
-            print(f"{took:.2f} s")
-            assert took < 12 * 2 * DELAY
+            assert took < 24 * 2 * DELAY
         finally:
             far.close()
     assert (tmp_path / "copy").read_bytes() == content

@@ -147,11 +147,9 @@ def test_refuses_what_is_no_file(tmp_path: Path) -> None:
 def test_refuses_devices(tmp_path: Path, loop_device: Callable[..., str]) -> None:
     medium = tmp_path / "medium"
     medium.write_bytes(bytes(1 << 20))
-    device = loop_device(medium)
-    for act in (lambda far: far.create(device, None), lambda far: far.open(device)):
-        with far_on() as far:
-            with pytest.raises(Unsupported, match=r"is a block device.*with python3 on the host"):
-                act(far)
+    with far_on() as far:
+        with pytest.raises(Unsupported, match=r"cannot be written to .*; with python3 on the host"):
+            far.create(loop_device(medium), None)
 
 
 @pytest.mark.root

@@ -152,6 +152,25 @@ class Client:
             pieces = [piece for piece in rest if piece[0] < end]
         return end
 
+    def reaches(self, handle: bytes, offsets: list[int]) -> list[bool]:
+        """At which of the offsets there is a byte that can be read."""
+        requests = [
+            Request(
+                protocol.READ,
+                protocol.read_fields(handle, offset, 1),
+                (DATA, STATUS),
+                room=memoryview(bytearray(1)),
+            )
+            for offset in offsets
+        ]
+        self._converse(requests)
+        for offset, request in zip(offsets, requests, strict=True):
+            status = self._status(request, offset)
+            # Beyond the end of a device a server reads nothing, or cannot even go there (EINVAL).
+            if status is not None and status.code not in (protocol.EOF, protocol.BAD_MESSAGE):
+                raise status
+        return [request.reply == DATA for request in requests]
+
     def write(self, handle: bytes, offset: int, buffer: memoryview) -> None:
         """Write all of `buffer`; the Status of the first part that failed."""
         pieces = list(_cut(len(buffer), self.write_size))

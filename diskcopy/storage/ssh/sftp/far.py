@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""One remote file through SFTP: zeroes cross the wire as data do, and devices cannot be told the size of."""
+"""One remote file through SFTP: zeroes cross the wire as data do, and devices can only be read."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from diskcopy import _zero
 from diskcopy.errors import Error, NotFound, Refused, SystemFailure, Unsupported, system_failure
 from diskcopy.storage import naming
 from diskcopy.storage.ssh.far import About, Far
-from diskcopy.storage.ssh.sftp import protocol
+from diskcopy.storage.ssh.sftp import device, protocol
 from diskcopy.storage.ssh.sftp.client import IN_FLIGHT, Channel, Client, Status
 from diskcopy.storage.ssh.sftp.protocol import Attributes, Fields, integer, string
 
@@ -52,6 +52,7 @@ class SftpFar(Far):
         self._client = Client(channel, name)
         self.durable = b"fsync@openssh.com" in self._client.extensions
         self._handle = b""
+        self._device_size: int | None = None
         self._temporary: bytes | None = None
         self._target = b""
         self._replaced: Attributes | None = None
@@ -68,6 +69,8 @@ class SftpFar(Far):
             found = self._client.ask(protocol.STAT, where, protocol.ATTRIBUTES, Fields.attributes)
             self._check_source(found)
             self._handle = self._opened(where + integer(protocol.OPEN_READ) + protocol.NO_ATTRIBUTES)
+        if stat.S_ISBLK(found.mode or 0):
+            self._find_device_size()
         about = self.about()
         if about.size == 0:
             with self._told("read"):
@@ -80,9 +83,11 @@ class SftpFar(Far):
             found = self._client.ask(
                 protocol.FSTAT, string(self._handle), protocol.ATTRIBUTES, Fields.attributes
             )
-        if found.size is None:
+        size = found.size if self._device_size is None else self._device_size
+        if size is None:
             raise Unsupported(self.name, "the SFTP server does not tell its size", remedy=_NEEDS_PYTHON)
-        return About(found.size, (found.mtime or 0) * 1_000_000_000, None, False, None)
+        is_device = self._device_size is not None
+        return About(size, (found.mtime or 0) * 1_000_000_000, None, is_device, None)
 
     def read(self, offset: int, buffer: memoryview, unit: int) -> array[int]:
         with self._told("read"):
@@ -189,14 +194,18 @@ class SftpFar(Far):
     def _check_source(self, found: Attributes) -> None:
         # A server that does not tell kinds apart has at least a size to be read.
         kind = stat.S_IFMT(found.mode or 0)
-        if kind == stat.S_IFBLK:
-            raise Unsupported(
-                self.name, "is a block device, and SFTP does not tell its size", remedy=_NEEDS_PYTHON
-            )
         if kind == stat.S_IFDIR:
             raise Refused(self.name, "is a directory")
-        if kind not in (stat.S_IFREG, 0):
+        if kind not in (stat.S_IFREG, stat.S_IFBLK, 0):
             raise Refused(self.name, "is not a regular file")
+
+    def _find_device_size(self) -> None:
+        with self._told("find the size"):
+            self._device_size = device.size(lambda offsets: self._client.reaches(self._handle, offsets))
+        if self._device_size is None:
+            raise Unsupported(
+                self.name, "is a block device whose size SFTP does not tell", remedy=_NEEDS_PYTHON
+            )
 
     def _resolved(self, path: str) -> bytes:
         """What `path` names: a link to a file stays a link, and that file is replaced."""
