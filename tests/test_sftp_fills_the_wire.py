@@ -48,7 +48,7 @@ def test_a_gigabit_over_a_long_way(tmp_path: Path) -> None:
     with channel_to(delay=DELAY) as (channel, _):
         far = SftpFar(channel, "ssh://there/disk")
         try:
-            far.open(str(path))
+            far.open(str(path), locking=True)
             got = bytearray(size)
             view = memoryview(got)
             took = by_threads(far, size, lambda offset: far.read(offset, view[offset:][: 2 * MiB], 4096))
@@ -62,7 +62,7 @@ def test_a_gigabit_over_a_long_way(tmp_path: Path) -> None:
             far.create(str(tmp_path / "copy"), None)
             data = memoryview(content)
             took = by_threads(far, size, lambda offset: far.write(offset, data[offset:][: 2 * MiB]))
-            far.commit()
+            far.commit(durable=True)
             assert took < 24 * 2 * DELAY
         finally:
             far.close()
@@ -75,7 +75,7 @@ def test_many_small_requests_are_sent_together(tmp_path: Path) -> None:
     with channel_to(without=(b"limits@openssh.com",)) as (channel, _):
         far = SftpFar(channel, "ssh://there/disk")
         try:
-            far.open(str(path))
+            far.open(str(path), locking=True)
             before = channel.calls
             far.read(0, memoryview(bytearray(MiB)), 4096)
             assert channel.calls == before + 1, "32 reads of 32 KiB"
@@ -90,7 +90,7 @@ def test_overhead_is_small(tmp_path: Path) -> None:
     with channel_to() as (channel, _):
         far = SftpFar(channel, "ssh://there/disk")
         try:
-            far.open(str(path))
+            far.open(str(path), locking=True)
             for offset in range(0, 8 * MiB, 2 * MiB):
                 far.read(offset, memoryview(bytearray(2 * MiB)), 4096)
         finally:

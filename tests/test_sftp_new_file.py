@@ -23,34 +23,34 @@ def make(path: Path | str, *options: str, without: tuple[bytes, ...] = ()) -> No
     with far_on(*options, without=without) as far:
         far.create(str(path), None)
         far.write(0, CONTENT)
-        far.flush()
-        far.commit()
+        far.flush(durable=True)
+        far.commit(durable=True)
 
 
 def test_nothing_has_the_name_before_commit(tmp_path: Path) -> None:
     path = tmp_path / "disk"
     with far_on() as far:
-        hidden = far.create(str(path), None)
+        hidden = far.create(str(path), None).temporary
         far.write(0, CONTENT)
         assert re.fullmatch(r"\.disk\.[0-9a-f]{8}\.diskcopy", os.path.basename(hidden))
         assert os.listdir(tmp_path) == [os.path.basename(hidden)]
         assert far.durable
-        far.flush()
-        far.commit()
+        far.flush(durable=True)
+        far.commit(durable=True)
         assert os.listdir(tmp_path) == ["disk"]
-        far.commit()
+        far.commit(durable=True)
         far.abort()
     assert path.read_bytes() == CONTENT
 
 
 def test_abort_leaves_nothing(tmp_path: Path) -> None:
     with far_on() as far:
-        hidden = far.create(str(tmp_path / "disk"), None)
+        hidden = far.create(str(tmp_path / "disk"), None).temporary
         far.abort()
         assert os.listdir(tmp_path) == []
         far.abort()
     with far_on() as far:
-        hidden = far.create(str(tmp_path / "disk"), None)
+        hidden = far.create(str(tmp_path / "disk"), None).temporary
         os.unlink(hidden)
         far.abort()
 
@@ -58,14 +58,14 @@ def test_abort_leaves_nothing(tmp_path: Path) -> None:
 def test_what_was_begun_is_gone_on_with(tmp_path: Path) -> None:
     path = tmp_path / "disk"
     with far_on() as far:
-        hidden = far.create(str(path), None)
+        hidden = far.create(str(path), None).temporary
         far.write(0, CONTENT)
     assert os.listdir(tmp_path) == [os.path.basename(hidden)]
     with far_on() as far:
-        assert far.create(str(path), hidden) == hidden
+        assert far.create(str(path), hidden).temporary == hidden
         assert not far.zero(0, 10, True), "an earlier session wrote there"
         far.write(len(CONTENT), CONTENT)
-        far.commit()
+        far.commit(durable=True)
     assert path.read_bytes() == bytes(CONTENT) * 2
     with far_on() as far:
         with pytest.raises(NotFound, match=r"^ssh://there/disk: its unfinished file '.*diskcopy' is gone$"):
@@ -84,11 +84,11 @@ def test_a_replaced_file_keeps_mode_and_owner(tmp_path: Path) -> None:
         os.chown(path, 1234, 4321)
     before = path.stat()
     with far_on() as far:
-        hidden = far.create(str(path), None)
+        hidden = far.create(str(path), None).temporary
         assert os.stat(hidden).st_mode & 0o777 == 0o600, "nobody opens it before it has its mode"
         far.write(0, CONTENT)
         assert path.read_bytes() == b"old"
-        far.commit()
+        far.commit(durable=True)
     after = path.stat()
     assert path.read_bytes() == CONTENT
     assert (after.st_mode, after.st_uid, after.st_gid) == (before.st_mode, before.st_uid, before.st_gid)
@@ -122,7 +122,7 @@ def test_names_are_bytes(tmp_path: Path, name: str) -> None:
     make(path)
     assert os.listdir(os.fsencode(tmp_path)) == [name.encode("utf-8", "surrogateescape")]
     with far_on() as far:
-        assert far.open(str(path)).size == len(CONTENT)
+        assert far.open(str(path), locking=True).size == len(CONTENT)
 
 
 def test_refuses_what_is_no_file(tmp_path: Path) -> None:
@@ -181,7 +181,7 @@ class TestWithoutPosixRename:
             far.create(str(path), None)
             path.write_bytes(b"another's")
             with pytest.raises(Error, match="give the finished file its name: the SFTP server says only"):
-                far.commit()
+                far.commit(durable=True)
             far.abort()
         assert path.read_bytes() == b"another's"
         assert os.listdir(tmp_path) == ["disk"]
@@ -192,8 +192,8 @@ def test_says_where_flush_means_nothing(tmp_path: Path) -> None:
         assert not far.durable
         far.create(str(tmp_path / "disk"), None)
         far.write(0, CONTENT)
-        far.flush()
-        far.commit()
+        far.flush(durable=True)
+        far.commit(durable=True)
     assert (tmp_path / "disk").read_bytes() == CONTENT
 
 
@@ -214,7 +214,7 @@ def test_a_read_only_server_is_named(tmp_path: Path) -> None:
 def test_a_lost_server_leaves_the_file_to_go_on_with(tmp_path: Path) -> None:
     with channel_to() as (channel, process):
         far = SftpFar(channel, "ssh://there/disk")
-        hidden = far.create(str(tmp_path / "disk"), None)
+        hidden = far.create(str(tmp_path / "disk"), None).temporary
         process.kill()
         process.wait()
         with pytest.raises(Disconnected, match="the connection was lost"):

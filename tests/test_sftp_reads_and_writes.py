@@ -46,7 +46,7 @@ def test_reads_of_any_size_from_many_threads(far: SftpFar, tmp_path: Path) -> No
     content = pattern(12 * MiB + 777, 1)
     path = tmp_path / "disk"
     path.write_bytes(content)
-    about = far.open(str(path))
+    about = far.open(str(path), locking=True)
     assert (about.size, about.device) == (len(content), False)
     assert about.mtime_ns == int(path.stat().st_mtime) * 10**9
 
@@ -64,7 +64,7 @@ def test_reads_of_any_size_from_many_threads(far: SftpFar, tmp_path: Path) -> No
 def test_read_finds_what_is_data(far: SftpFar, tmp_path: Path) -> None:
     path = tmp_path / "disk"
     path.write_bytes(bytes(MiB) + b"a" * 4096 + bytes(MiB) + b"b")
-    far.open(str(path))
+    far.open(str(path), locking=True)
     buffer = memoryview(bytearray(2 * MiB + 4097))
     runs = far.read(0, buffer, 4096)
     assert runs.tolist() == [MiB, MiB + 4096, 2 * MiB + 4096, 2 * MiB + 4097]
@@ -91,12 +91,12 @@ def test_writes_of_any_size_from_many_threads(far: SftpFar, tmp_path: Path) -> N
                 start += step
 
     on_threads(6, work)
-    far.flush()
+    far.flush(durable=True)
     assert far.about().size == len(expected)
     buffer = bytearray(len(expected))
     far.read(0, memoryview(buffer), 4096)
     assert buffer == expected
-    far.commit()
+    far.commit(durable=True)
     assert (tmp_path / "disk").read_bytes() == expected
 
 
@@ -111,7 +111,7 @@ def test_zero_is_free_only_where_nothing_was_written(far: SftpFar, tmp_path: Pat
     assert not far.zero(12288, MiB, False)
     far.resize(3 * MiB)
     assert far.zero(2 * MiB, MiB, True)
-    far.commit()
+    far.commit(durable=True)
     expected = bytearray(3 * MiB)
     expected[8192:12288] = b"x" * 4096
     expected[MiB : MiB + 10] = b"y" * 10
@@ -124,7 +124,7 @@ def test_resize_cuts_and_grows(far: SftpFar, tmp_path: Path) -> None:
     far.resize(5000)
     far.resize(20_000)
     assert not far.zero(6000, 1000, True), "written once; to know that it was cut away is not worth it"
-    far.commit()
+    far.commit(durable=True)
     assert (tmp_path / "disk").read_bytes() == b"a" * 5000 + bytes(15_000)
 
 
@@ -150,7 +150,7 @@ def test_short_replies_are_asked_again() -> None:
     server = Scripted(answer)
     far = SftpFar(server.channel, "ssh://there/disk")
     try:
-        far.open("/disk")
+        far.open("/disk", locking=True)
         buffer = bytearray(len(content) - 1000)
         far.read(1000, memoryview(buffer), 4096)
         assert buffer == content[1000:]

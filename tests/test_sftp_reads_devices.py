@@ -56,7 +56,7 @@ def test_device_reads_as_it_is(tmp_path: Path, loop_device: Callable[..., str]) 
     with channel_to() as (channel, _):
         far = SftpFar(channel, "ssh://there/disk")
         try:
-            about = far.open(loop_device(medium))
+            about = far.open(loop_device(medium), locking=True)
             assert (about.size, about.device) == (len(content), True)
             assert far.about() == about
             buffer = bytearray(len(content))
@@ -87,12 +87,10 @@ def test_what_cannot_be_read_is_not_the_end(beyond: int) -> None:
     far = SftpFar(server.channel, "ssh://there/disk")
     try:
         if beyond == protocol.FAILURE:
-            with pytest.raises(
-                SystemFailure, match=r"cannot find the size: .* says only .* at offset \d+$"
-            ):
-                far.open("/dev/disk")
+            with pytest.raises(SystemFailure, match=r"cannot find the size: .* says only .* at offset \d+$"):
+                far.open("/dev/disk", locking=True)
         else:
-            assert far.open("/dev/disk").size == 10 * MiB
+            assert far.open("/dev/disk", locking=True).size == 10 * MiB
     finally:
         far.close()
         server.close()
@@ -106,7 +104,7 @@ def test_a_device_without_a_size_needs_python() -> None:
     far = SftpFar(server.channel, "ssh://there/disk")
     try:
         with pytest.raises(Unsupported, match=r"whose size SFTP does not tell; with python3 on the host"):
-            far.open("/dev/zeroes")
+            far.open("/dev/zeroes", locking=True)
     finally:
         far.close()
         server.close()

@@ -42,7 +42,7 @@ def test_what_cannot_be_opened(tmp_path: Path) -> None:
     for path, kind, text in cases:
         with far_on() as far:
             with pytest.raises(kind, match=f"^ssh://there/disk: {text}"):
-                far.open(path)
+                far.open(path, locking=True)
 
 
 @pytest.mark.root
@@ -51,14 +51,14 @@ def test_no_permission_to_read(tmp_path: Path) -> None:
     path.write_bytes(b"secret")
     with far_on(user=65534) as far:
         with pytest.raises(NotPermitted, match=r"^ssh://there/disk: cannot open: permission denied$"):
-            far.open(str(path))
+            far.open(str(path), locking=True)
 
 
 def test_file_cut_short_while_it_is_read(tmp_path: Path) -> None:
     path = tmp_path / "disk"
     path.write_bytes(pattern(4 * MiB, 1))
     with far_on() as far:
-        far.open(str(path))
+        far.open(str(path), locking=True)
         os.truncate(path, MiB + 10)
         with pytest.raises(
             Error, match=rf"^ssh://there/disk: ends early at offset {MiB + 10}; somebody cut it short$"
@@ -80,7 +80,7 @@ def test_full_filesystem(mounted: Callable[[str, int], Path], kind: str) -> None
         def fill() -> None:
             for offset in range(0, 32 * MiB, 2 * MiB):
                 far.write(offset, content)
-            far.flush()
+            far.flush(durable=True)
 
         with pytest.raises(
             NoSpace, match=r"^ssh://there/disk: cannot write: no space left .* at offset \d+; free"
@@ -134,7 +134,7 @@ def test_killed_server_tells_all_who_wait(tmp_path: Path, after: int, writing: b
         if writing:
             far.create(str(path), None)
         else:
-            far.open(str(path))
+            far.open(str(path), locking=True)
         enough = threading.Event()
 
         def work(number: int) -> None:
@@ -321,7 +321,7 @@ def test_nonsense_is_named(
 def test_short_replies_are_named(scripted: Callable[..., SftpFar], kind: int, body: bytes) -> None:
     far = scripted(lambda asked, number, rest: reply(kind, number, body))
     with pytest.raises(Error, match=f"nonsense: {protocol.NAMES[kind]} of {len(body)} bytes"):
-        far.create("/disk", None) if kind == protocol.NAME else far.open("/disk")
+        far.create("/disk", None) if kind == protocol.NAME else far.open("/disk", locking=True)
 
 
 def test_a_handle_has_a_bound(scripted: Callable[..., SftpFar]) -> None:
@@ -331,7 +331,7 @@ def test_a_handle_has_a_bound(scripted: Callable[..., SftpFar]) -> None:
         return reply(protocol.ATTRIBUTES, number, protocol.size_attribute(7))
 
     with pytest.raises(Error, match="nonsense: a handle of 257 bytes"):
-        scripted(answer).open("/disk")
+        scripted(answer).open("/disk", locking=True)
 
 
 @pytest.mark.parametrize(

@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from diskcopy import _zero
 from diskcopy.errors import Error, NotFound, Refused, SystemFailure, Unsupported, system_failure
 from diskcopy.storage import naming
-from diskcopy.storage.ssh.far import About, Far
+from diskcopy.storage.ssh.far import About, Begun, Far
 from diskcopy.storage.ssh.sftp import device, protocol
 from diskcopy.storage.ssh.sftp.client import IN_FLIGHT, Channel, Client, Status
 from diskcopy.storage.ssh.sftp.protocol import Attributes, Fields, integer, string
@@ -62,7 +62,8 @@ class SftpFar(Far):
 
     # --- reading -----------------------------------------------------------------------
 
-    def open(self, path: str) -> About:
+    def open(self, path: str, *, locking: bool) -> About:
+        """Nothing here can tell what a running guest writes to, so `locking` asks for nothing."""
         where = string(_bytes(path))
         with self._told("open"):
             # To open a FIFO would wait for somebody to write to it, on the server and so here.
@@ -105,7 +106,7 @@ class SftpFar(Far):
 
     # --- writing -----------------------------------------------------------------------
 
-    def create(self, path: str, temporary: str | None) -> str:
+    def create(self, path: str, temporary: str | None) -> Begun:
         self._target = self._resolved(path)
         self._replaced = self._replaceable(self._target)
         flags = protocol.OPEN_READ | protocol.OPEN_WRITE
@@ -123,7 +124,7 @@ class SftpFar(Far):
             self._handle = self._opened(string(hidden) + integer(flags) + attributes)
         self._temporary = hidden
         self._size = self._written = self.about().size
-        return hidden.decode("utf-8", "surrogateescape")
+        return Begun(hidden.decode("utf-8", "surrogateescape"), None)
 
     def write(self, offset: int, buffer: memoryview) -> None:
         end = offset + len(buffer)
@@ -150,12 +151,15 @@ class SftpFar(Far):
         with self._lock:
             self._size = size
 
-    def flush(self) -> None:
-        if self.durable:
+    def flush(self, *, durable: bool) -> None:
+        if durable and self.durable:
             with self._told("flush"):
                 self._flush(self._handle)
 
-    def commit(self) -> None:
+    def forget(self) -> None:
+        """What the server has in memory stays there."""
+
+    def commit(self, *, durable: bool) -> None:
         if self._temporary is None:
             return
         names = string(self._temporary) + string(self._target)
@@ -167,7 +171,8 @@ class SftpFar(Far):
                 # It is an error where there is a file of that name (section 6.5 of the draft).
                 self._client.do(protocol.RENAME, names)
         self._temporary = None
-        self._flush_folder()
+        if durable:
+            self._flush_folder()
 
     def abort(self) -> None:
         if self._temporary is None:
