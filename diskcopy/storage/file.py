@@ -14,7 +14,7 @@ from diskcopy import _fd
 from diskcopy.errors import Changed, Error, FdFailure, NotFound, Refused, Unsupported, system_failure
 from diskcopy.extents import Facts
 from diskcopy.image import Block, Image, Lineage
-from diskcopy.storage import locks
+from diskcopy.storage import locks, naming
 
 # Ranges asked of the filesystem at a time: few at first, since many callers want the
 # next one only, then more and more.
@@ -223,10 +223,7 @@ class NewFile(Descriptor):
             raise system_failure(path, "create", failure) from None
 
     def _hidden_name(self) -> str:
-        # A name has 255 bytes at the most, and whole characters where it is UTF-8: some
-        # filesystems insist on them. The locale may know only ASCII.
-        told = os.fsencode(self._file_name)[:200].decode("utf-8", "ignore").encode()
-        return f".{os.fsdecode(told)}.{os.urandom(4).hex()}.diskcopy"
+        return os.fsdecode(naming.hidden(os.fsencode(self._file_name)))
 
     def _reserve(self, size: int, preallocate: bool) -> None:
         try:
@@ -323,21 +320,13 @@ def _replaceable(path: str, target: str) -> os.stat_result | None:
     try:
         about = os.stat(target)
     except FileNotFoundError:
-        if target.startswith("/dev/") and not target.startswith("/dev/shm/"):
-            raise Refused(
-                path,
-                "there is no such device, and a file would be made in its place",
-                remedy="check the name (lsblk lists the devices)",
-            ) from None
+        naming.check_target(path, target, None)
         if not os.path.isdir(os.path.dirname(target)):
             raise NotFound(path, "cannot create: its folder does not exist", errno=errno.ENOENT) from None
         return None
     except OSError as failure:
         raise system_failure(path, "create", failure) from None
-    if stat.S_ISDIR(about.st_mode):
-        raise Refused(path, "is a directory", remedy="name the file to write in it")
-    if not stat.S_ISREG(about.st_mode):
-        raise Refused(path, "is not a regular file, and would be replaced by one")
+    naming.check_target(path, target, about.st_mode)
     # A guest that has the old file open would go on with it, unseen, after the rename.
     try:
         with File(target):
@@ -349,11 +338,9 @@ def _replaceable(path: str, target: str) -> os.stat_result | None:
 def _check_name(path: str) -> None:
     """Raise where the system finds no file at `path`: realpath takes "image/" and
     "nowhere/../image" for names of the image."""
-    folder, name = os.path.split(path)
-    if not name:
-        raise Refused(path, "is the name of a folder", remedy="leave the slash at its end away")
+    naming.check_name(path, path)
     try:
-        os.stat(os.path.join(folder, "."))
+        os.stat(os.path.join(os.path.dirname(path), "."))
     except OSError as failure:
         raise system_failure(path, "create", failure) from None
 
