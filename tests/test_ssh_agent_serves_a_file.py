@@ -30,7 +30,7 @@ MiB = 1 << 20
 @contextlib.contextmanager
 def agent(shell: str = "sh", prefix: str = "") -> Iterator[AgentFar]:
     channel = LocalChannel(shell, "-c", prefix + command())
-    far = AgentFar(channel, "kool:file")  # type: ignore[arg-type]
+    far = AgentFar(channel, "kool:file")
     try:
         yield far
     finally:
@@ -256,10 +256,10 @@ def test_a_failed_write_says_where(tmp_path: Path) -> None:
 def test_no_python_is_told(tmp_path: Path) -> None:
     channel = LocalChannel("sh", "-c", f"PATH={tmp_path}; {command()}")
     with pytest.raises(NoPython):
-        AgentFar(channel, "kool")  # type: ignore[arg-type]
+        AgentFar(channel, "kool")
     channel = LocalChannel("sh", "-c", "yes welcome")
     with pytest.raises(NoPython):
-        AgentFar(channel, "kool")  # type: ignore[arg-type]
+        AgentFar(channel, "kool")
 
 
 def test_a_talkative_login_is_listened_through(tmp_path: Path) -> None:
@@ -272,7 +272,7 @@ def test_a_talkative_login_is_listened_through(tmp_path: Path) -> None:
 def test_everybody_hears_of_a_lost_connection(tmp_path: Path, how: str) -> None:
     (tmp_path / "disk").write_bytes(os.urandom(64 * MiB))
     channel = LocalChannel("sh", "-c", command())
-    far = AgentFar(channel, "kool")  # type: ignore[arg-type]
+    far = AgentFar(channel, "kool")
     far.open(str(tmp_path / "disk"), locking=True)
     heard: list[BaseException] = []
 
@@ -303,7 +303,7 @@ def test_everybody_hears_of_a_lost_connection(tmp_path: Path, how: str) -> None:
 def test_the_program_ends_with_its_input(tmp_path: Path) -> None:
     (tmp_path / "disk").write_bytes(b"x")
     channel = LocalChannel("sh", "-c", command())
-    far = AgentFar(channel, "kool")  # type: ignore[arg-type]
+    far = AgentFar(channel, "kool")
     far.open(str(tmp_path / "disk"), locking=True)
     far.close()
     assert channel.process.wait(5) == 0
@@ -318,7 +318,7 @@ def test_nonsense_is_no_answer(tmp_path: Path) -> None:
     ]:
         script = f"import os,time;os.write(1,{program.HELLO + answer!r});time.sleep(60)"
         channel = LocalChannel("python3", "-c", script)
-        far = AgentFar(channel, "kool")  # type: ignore[arg-type]
+        far = AgentFar(channel, "kool")
         with pytest.raises(Disconnected):
             far.about()
         channel.process.kill()

@@ -16,9 +16,10 @@ from sshd import Sshd, make_key
 from wan_proxy import WanProxy
 
 from diskcopy.errors import Disconnected, Unreachable, UsageError
-from diskcopy.storage.ssh.connection import Connection, Options, _Packets, connect
+from diskcopy.storage.ssh.connection import Connection, _Packets, connect
 from diskcopy.storage.ssh.library import paramiko
 from diskcopy.storage.ssh.location import Location
+from diskcopy.storage.ssh.options import SshOptions
 
 KOOL = Location("kool", "/a")
 
@@ -32,7 +33,7 @@ def everything(channel: paramiko.Channel) -> bytes:
 
 
 def reach(config: Path | None, location: Location = KOOL, **options: bool) -> Connection:
-    return connect(location, Options(config=str(config), **options))
+    return connect(location, SshOptions(config=str(config), **options))
 
 
 def says(config: Path | None, command: str, location: Location = KOOL, **options: bool) -> bytes:

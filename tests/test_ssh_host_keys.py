@@ -12,8 +12,9 @@ import pytest
 from sshd import Sshd, make_key
 
 from diskcopy.errors import Refused
-from diskcopy.storage.ssh.connection import Options, connect
+from diskcopy.storage.ssh.connection import connect
 from diskcopy.storage.ssh.location import Location
+from diskcopy.storage.ssh.options import SshOptions
 
 KOOL = Location("kool", "/a")
 
@@ -27,7 +28,7 @@ def host(tmp_path: Path) -> Iterator[Sshd]:
 
 def gets_in(config: Path) -> str:
     """Connects; returns the kind of host key that was used."""
-    connection = connect(KOOL, Options(config=str(config)))
+    connection = connect(KOOL, SshOptions(config=str(config)))
     assert connection._transport
     kind = connection._transport.get_remote_server_key().get_name()
     connection.close()
@@ -36,7 +37,7 @@ def gets_in(config: Path) -> str:
 
 def refused(config: Path) -> str:
     with pytest.raises(Refused) as failure:
-        connect(KOOL, Options(config=str(config)))
+        connect(KOOL, SshOptions(config=str(config)))
     assert "\n" not in str(failure.value)
     return str(failure.value)
 

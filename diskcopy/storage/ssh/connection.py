@@ -12,6 +12,7 @@ from typing import Protocol
 from diskcopy.errors import Disconnected, Error, Unreachable, UsageError
 from diskcopy.storage.ssh import settings as ssh_config
 from diskcopy.storage.ssh import streams
+from diskcopy.storage.ssh.channel import Channel, SshChannel
 from diskcopy.storage.ssh.known_hosts import KnownHosts
 from diskcopy.storage.ssh.library import paramiko
 from diskcopy.storage.ssh.location import Location
@@ -202,7 +203,7 @@ class Connection:
 
     # --- being there ---
 
-    def run(self, command: str) -> paramiko.Channel:
+    def run(self, command: str) -> Channel:
         """Start a command through the shell there; raises Disconnected, or Unreachable if it is refused."""
         channel = self._session()
         try:
@@ -211,9 +212,9 @@ class Connection:
         except (paramiko.SSHException, EOFError, OSError) as failure:
             channel.close()
             raise self._failed("runs no command for us", failure) from None
-        return channel
+        return SshChannel(channel)
 
-    def subsystem(self, name: str) -> paramiko.Channel:
+    def subsystem(self, name: str) -> Channel:
         """Start a subsystem, "sftp"; raises Disconnected, or Unreachable if there is none."""
         channel = self._session()
         try:
@@ -221,7 +222,7 @@ class Connection:
         except (paramiko.SSHException, EOFError, OSError) as failure:
             channel.close()
             raise self._failed(f"has no subsystem {name}", failure) from None
-        return channel
+        return SshChannel(channel)
 
     def _session(self) -> paramiko.Channel:
         assert self._transport is not None

@@ -15,20 +15,16 @@ import zlib
 from array import array
 from functools import cache
 from importlib import resources
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from diskcopy.errors import Disconnected, Error, FdFailure, Refused, system_failure
 from diskcopy.storage.ssh.agent import program
 from diskcopy.storage.ssh.agent.program import ANSWER, REQUEST
+from diskcopy.storage.ssh.channel import Channel
 from diskcopy.storage.ssh.far import About, Begun, Far
-
-if TYPE_CHECKING:
-    import paramiko
 
 # More than what is ever in a channel's window: take everything.
 _ALL = 64 << 20
-# What goes out at a time: a packet of OpenSSH's.
-_PACKET = 32 << 10
 # An answer that is not data is no larger than this: the ranges of one EXTENTS.
 _LARGEST_ANSWER = 16 * program.MOST_RANGES + (1 << 16)
 # What a login may print before the program says hello.
@@ -80,7 +76,7 @@ class AgentFar(Far):
     can = frozenset({"extents", "digest"})
     parallel = 16
 
-    def __init__(self, channel: paramiko.Channel, name: str) -> None:
+    def __init__(self, channel: Channel, name: str) -> None:
         """
         channel: `command()` runs at its other end
         name: the file's location, for messages
@@ -205,10 +201,8 @@ class AgentFar(Far):
         try:
             with self._sending:
                 for part in parts:
-                    # `sendall` copies what is left for every packet that it makes.
-                    for at in range(0, len(part), _PACKET):
-                        self._channel.sendall(bytes(part[at : at + _PACKET]))
-        except (OSError, EOFError) as failure:
+                    self._channel.sendall(part)
+        except OSError as failure:
             raise self._lose(failure) from None
 
     def _lose(self, failure: BaseException) -> Exception:
@@ -285,7 +279,7 @@ class AgentFar(Far):
 class _Arrivals:
     """The bytes of a channel, in any pieces."""
 
-    def __init__(self, channel: paramiko.Channel, early: bytes) -> None:
+    def __init__(self, channel: Channel, early: bytes) -> None:
         self._channel = channel
         self._piece = memoryview(early)
 

@@ -9,15 +9,13 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterator
-from typing import TYPE_CHECKING, Protocol, TypeVar
+from typing import TypeVar
 
 from diskcopy.errors import Disconnected, Error, Unsupported
+from diskcopy.storage.ssh.channel import Channel
 from diskcopy.storage.ssh.sftp import protocol
 from diskcopy.storage.ssh.sftp.protocol import DATA, STATUS, Fields, Malformed
 from diskcopy.storage.ssh.sftp.replies import Nonsense, Replies, Request, packet
-
-if TYPE_CHECKING:
-    from typing_extensions import Buffer
 
 T = TypeVar("T")
 
@@ -31,14 +29,6 @@ IN_FLIGHT = 32 << 20
 _VOLLEY = 2 << 20
 # Packets smaller than this are sent together.
 _TOGETHER = 256 << 10
-
-
-class Channel(Protocol):
-    """What is needed of a paramiko.Channel."""
-
-    def recv(self, nbytes: int, /) -> bytes: ...
-    def sendall(self, s: Buffer, /) -> None: ...
-    def close(self) -> None: ...
 
 
 class Status(Exception):
@@ -251,7 +241,7 @@ class Client:
                 self._awaited[request.id] = request
 
     def _send(self, volley: list[Request]) -> None:
-        parts: list[Buffer] = []
+        parts: list[bytes | memoryview] = []
         size = 0
         try:
             for request in volley:
@@ -262,8 +252,7 @@ class Client:
                     parts.append(request.data)
                     size += len(request.data)
                 if size >= _TOGETHER or request is volley[-1]:
-                    # Whatever a channel cannot send at once it slices off: that copies bytes, not a view.
-                    whole = memoryview(b"".join(parts))
+                    whole = b"".join(parts)
                     with self._sending:
                         self._channel.sendall(whole)
                     parts, size = [], 0

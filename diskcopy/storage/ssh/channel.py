@@ -1,0 +1,55 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The bytes to and from something that runs on the far side."""
+
+from __future__ import annotations
+
+import contextlib
+from typing import TYPE_CHECKING, Protocol
+
+if TYPE_CHECKING:
+    from typing_extensions import Buffer
+
+    from diskcopy.storage.ssh.library import paramiko
+
+# What goes out at a time: a packet of OpenSSH's.
+_PACKET = 32 << 10
+
+
+class Channel(Protocol):
+    """What a far side needs; OSError is all that a lost connection raises."""
+
+    def recv(self, length: int) -> bytes:
+        """What has come, up to `length` bytes of it; waits for some. Empty at the end."""
+
+    def sendall(self, data: Buffer) -> None:
+        """Send all of `data`."""
+
+    def close(self) -> None:
+        """End it. Safe to call again, and where the connection is lost."""
+
+
+class SshChannel:
+    """A channel of paramiko's."""
+
+    def __init__(self, channel: paramiko.Channel) -> None:
+        self._channel = channel
+
+    def recv(self, length: int) -> bytes:
+        try:
+            return self._channel.recv(length)
+        except EOFError:
+            raise ConnectionResetError("the connection was lost") from None
+
+    def sendall(self, data: Buffer) -> None:
+        view = memoryview(data)
+        try:
+            # For every packet that it makes, paramiko copies all that is left.
+            for at in range(0, view.nbytes, _PACKET):
+                self._channel.sendall(bytes(view[at : at + _PACKET]))
+        except EOFError:
+            raise ConnectionResetError("the connection was lost") from None
+
+    def close(self) -> None:
+        # It says goodbye to the far side, which may not be there any more.
+        with contextlib.suppress(EOFError, OSError):
+            self._channel.close()
