@@ -83,8 +83,7 @@ class Connection:
         options.key_types = known.first(tuple(options.key_types))
         self._negotiate(transport)
         known.check(transport.get_remote_server_key())
-        # A person may take longer to answer.
-        transport.auth_timeout = 600 if self._settings.ask else self._settings.timeout
+        transport.auth_timeout = self._settings.timeout
         Login(transport, self._settings).run()
         self._watch_over(transport)
 

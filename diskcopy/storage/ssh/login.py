@@ -17,6 +17,8 @@ from diskcopy.storage.ssh.settings import Settings
 
 #: how often a person may err, as NumberOfPasswordPrompts of ssh
 _TRIES = 3
+#: seconds for a person to answer in
+_PATIENCE = 600
 #: what was answered, for the connections that come after one that was lost; lives with the process
 _answers: dict[str, str] = {}
 #: two hosts must not ask at a time
@@ -216,6 +218,8 @@ class Login:
     # --- answers ---
 
     def _with_answers(self, methods: list[str]) -> list[str]:
+        # A person takes longer than a host: as long as sshd's own LoginGraceTime, or more.
+        self._transport.auth_timeout = _PATIENCE
         for method in ("keyboard-interactive", "password"):
             for _ in range(_TRIES if method in methods else 0):
                 try:
