@@ -16,7 +16,7 @@ from sshd import Sshd, make_key
 from wan_proxy import WanProxy
 
 from diskcopy.errors import Disconnected, Unreachable, UsageError
-from diskcopy.storage.ssh.connection import Connection, _Packets, connect
+from diskcopy.storage.ssh.connection import LOST, Connection, _Packets, connect
 from diskcopy.storage.ssh.library import paramiko
 from diskcopy.storage.ssh.location import Location
 from diskcopy.storage.ssh.options import SshOptions
@@ -347,9 +347,9 @@ def test_a_host_that_falls_silent_is_noticed_even_in_a_write(
         assert connection.alive
         os.kill(proxy.pid, signal.SIGSTOP)
         began = time.monotonic()
-        with pytest.raises(OSError, match="Socket is closed"):
+        with pytest.raises(LOST):
             channel.sendall(bytes(1 << 30))
-        assert 1 < time.monotonic() - began < 6
+        assert 1 < time.monotonic() - began < 10
         assert not connection.alive
         with pytest.raises(Disconnected, match="kool: nothing came from it for 2 s"):
             connection.run("true")

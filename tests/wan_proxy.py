@@ -20,6 +20,7 @@ import struct
 import subprocess
 import sys
 from collections import deque
+from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
 
@@ -139,7 +140,8 @@ class End(asyncio.Protocol):
             if peer is None or peer.transport is None or peer.transport.is_closing():
                 return
             if not data:
-                peer.transport.write_eof()
+                with suppress(OSError):  # reset meanwhile, and soon told so
+                    peer.transport.write_eof()
                 return
             self.queued -= len(data)
             self._account(peer, data)

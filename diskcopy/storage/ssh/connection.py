@@ -27,6 +27,8 @@ _PACKET = 256 << 10
 #: encrypted and authenticated in one pass: 330-396 MB/s where aes-ctr and a MAC make 260-285
 _FAST = ("aes128-gcm@openssh.com", "aes256-gcm@openssh.com")
 _DEEPEST_JUMP = 8
+#: what the methods of a channel raise when the connection is gone; a `send` may also succeed then
+LOST = (paramiko.SSHException, EOFError, OSError)
 
 
 class _Stream(Protocol):
@@ -54,6 +56,36 @@ class _Packets(paramiko.packet.Packetizer):
         message = super().read_message()
         self.heard = time.monotonic()
         return message
+
+
+class _Transport(paramiko.Transport):
+    """Answers in its own thread when new keys are agreed on, where paramiko would wait for them there.
+
+    A channel that the far side closes after we asked for new keys is answered in the thread that
+    has to agree on them: it waits for itself, 30 s long, and the connection is lost.
+    """
+
+    def __init__(self, stream: socket.socket) -> None:
+        super().__init__(
+            stream,
+            default_window_size=WINDOW,
+            default_max_packet_size=_PACKET,
+            packetizer_class=_Packets,
+        )
+        self._held: list[paramiko.Message] = []
+
+    def _send_user_message(self, data: paramiko.Message) -> None:
+        # Only this thread clears and sets it, so for this thread it stays as it is.
+        if threading.current_thread() is self and not self.clear_to_send.is_set():
+            self._held.append(data)
+        else:
+            super()._send_user_message(data)  # type: ignore[misc]
+
+    def _parse_newkeys(self, message: paramiko.Message) -> None:
+        super()._parse_newkeys(message)  # type: ignore[misc]
+        held, self._held = self._held, []
+        for data in held:
+            self._send_user_message(data)
 
 
 class Connection:
@@ -90,12 +122,7 @@ class Connection:
     def _made(self, compression: bool) -> paramiko.Transport:
         stream = self._opened()
         self._stream = stream
-        transport = paramiko.Transport(
-            stream,
-            default_window_size=WINDOW,
-            default_max_packet_size=_PACKET,
-            packetizer_class=_Packets,
-        )
+        transport = _Transport(stream)
         transport.name = f"ssh {self.name}"
         transport.banner_timeout = transport.handshake_timeout = self._settings.timeout
         options = transport.get_security_options()
@@ -191,7 +218,7 @@ class Connection:
         assert self._stream is not None
         assert self._transport is not None
         # Wakes a thread that reads, which closing alone does not.
-        with suppress(OSError, EOFError, paramiko.SSHException):
+        with suppress(*LOST):
             self._stream.shutdown(socket.SHUT_RDWR)
         self._transport.close()
 
@@ -208,7 +235,7 @@ class Connection:
         try:
             # Not all paths are UTF-8.
             channel.exec_command(command.encode("utf-8", "surrogateescape"))
-        except (paramiko.SSHException, EOFError, OSError) as failure:
+        except LOST as failure:
             channel.close()
             raise self._failed("runs no command for us", failure) from None
         return SshChannel(channel)
@@ -218,7 +245,7 @@ class Connection:
         channel = self._session()
         try:
             channel.invoke_subsystem(name)
-        except (paramiko.SSHException, EOFError, OSError) as failure:
+        except LOST as failure:
             channel.close()
             raise self._failed(f"has no subsystem {name}", failure) from None
         return SshChannel(channel)
@@ -227,7 +254,7 @@ class Connection:
         assert self._transport is not None
         try:
             return self._transport.open_session(timeout=self._settings.timeout)
-        except (paramiko.SSHException, EOFError, OSError) as failure:
+        except LOST as failure:
             raise self._failed("opens no session for us", failure) from None
 
     def _tunnel(self, host: str, port: int, name: str) -> streams.Tunnel:
@@ -236,7 +263,7 @@ class Connection:
             channel = self._transport.open_channel(
                 "direct-tcpip", (host, port), ("127.0.0.1", 0), timeout=self._settings.timeout
             )
-        except (paramiko.SSHException, EOFError, OSError) as failure:
+        except LOST as failure:
             if not self.alive:
                 raise self._failed("", failure) from None
             words = f"{self.name}, the host to jump from, cannot connect to {host} port {port}"
@@ -247,6 +274,10 @@ class Connection:
     def _failed(self, refusal: str, failure: Exception) -> Error:
         if self.alive:
             return Unreachable(self.name, f"{refusal}: {failure}", remedy="look into the log of its sshd")
+        return self.disconnected()
+
+    def disconnected(self) -> Disconnected:
+        """The error for a connection that is gone, with the reason where one is known."""
         return Disconnected(self.name, self.lost or "the connection was lost")
 
     def close(self) -> None:
