@@ -21,7 +21,7 @@ from command import ENVIRONMENT
 from sshd import Sshd, make_key
 
 from diskcopy.errors import Unreachable
-from diskcopy.storage.ssh.connection import Options, connect
+from diskcopy.storage.ssh.connection import connect
 from diskcopy.storage.ssh.library import paramiko
 from diskcopy.storage.ssh.location import Location
 
@@ -36,7 +36,7 @@ from diskcopy.storage.ssh.connection import Options, connect
 from diskcopy.storage.ssh.location import Location
 for _ in range(int(sys.argv[2])):
     try:
-        connect(Location("kool", "/a"), Options(config=sys.argv[1])).close()
+        connect(Location("kool", "/a"), SshOptions(config=sys.argv[1])).close()
         print("in")
     except Error as failure:
         print(failure)
@@ -98,12 +98,12 @@ class Person:
 
 def refused(config: Path) -> str:
     with pytest.raises(Unreachable) as failure:
-        connect(KOOL, Options(config=str(config)))
+        connect(KOOL, SshOptions(config=str(config)))
     return str(failure.value)
 
 
 def gets_in(config: Path) -> bool:
-    connection = connect(KOOL, Options(config=str(config)))
+    connection = connect(KOOL, SshOptions(config=str(config)))
     connection.close()
     return True
 

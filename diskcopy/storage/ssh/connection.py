@@ -7,7 +7,6 @@ import socket
 import threading
 import time
 from contextlib import suppress
-from typing import Protocol
 
 from diskcopy.errors import Disconnected, Error, Unreachable, UsageError
 from diskcopy.storage.ssh import settings as ssh_config
@@ -29,13 +28,6 @@ _FAST = ("aes128-gcm@openssh.com", "aes256-gcm@openssh.com")
 _DEEPEST_JUMP = 8
 #: what the methods of a channel raise when the connection is gone; a `send` may also succeed then
 LOST = (paramiko.SSHException, EOFError, OSError)
-
-
-class _Stream(Protocol):
-    """What a Transport needs of a socket."""
-
-    def close(self) -> None: ...
-    def shutdown(self, how: int) -> None: ...
 
 
 class _Packets(paramiko.packet.Packetizer):
@@ -65,9 +57,9 @@ class _Transport(paramiko.Transport):
     has to agree on them: it waits for itself, 30 s long, and the connection is lost.
     """
 
-    def __init__(self, stream: socket.socket) -> None:
+    def __init__(self, stream: streams.Drained) -> None:
         super().__init__(
-            stream,
+            stream,  # type: ignore[arg-type]
             default_window_size=WINDOW,
             default_max_packet_size=_PACKET,
             packetizer_class=_Packets,
@@ -102,7 +94,7 @@ class Connection:
         self._through = through
         self._proxy: streams.Proxy | None = None
         self._transport: paramiko.Transport | None = None
-        self._stream: _Stream | None = None
+        self._stream: streams.Drained | None = None
         self._ended = threading.Event()
         self._watch: threading.Thread | None = None
 
@@ -132,15 +124,14 @@ class Connection:
         transport.use_compression(compression or self._settings.compression)
         return transport
 
-    def _opened(self) -> socket.socket:
+    def _opened(self) -> streams.Drained:
         settings = self._settings
         if self._through is not None:
-            # Has all of a socket that a Transport asks for.
-            return self._through._tunnel(settings.host, settings.port, self.name)  # type: ignore[return-value]
+            return streams.Drained(self._through._tunnel(settings.host, settings.port, self.name), WINDOW)
         if settings.proxy_command is not None:
             self._proxy = streams.Proxy(settings.proxy_command, settings)
-            return self._proxy.socket
-        return streams.tcp(settings)
+            return streams.Drained(self._proxy.socket, streams.ROOM)
+        return streams.Drained(streams.tcp(settings), streams.ROOM)
 
     def _negotiate(self, transport: paramiko.Transport) -> None:
         done = threading.Event()
@@ -257,10 +248,10 @@ class Connection:
         except LOST as failure:
             raise self._failed("opens no session for us", failure) from None
 
-    def _tunnel(self, host: str, port: int, name: str) -> streams.Tunnel:
+    def _tunnel(self, host: str, port: int, name: str) -> paramiko.Channel:
         assert self._transport is not None
         try:
-            channel = self._transport.open_channel(
+            return self._transport.open_channel(
                 "direct-tcpip", (host, port), ("127.0.0.1", 0), timeout=self._settings.timeout
             )
         except LOST as failure:
@@ -269,7 +260,6 @@ class Connection:
             words = f"{self.name}, the host to jump from, cannot connect to {host} port {port}"
             remedy = "see that the host is up, that sshd runs there, and that the jump host may forward"
             raise Unreachable(name, words, remedy=remedy) from None
-        return streams.Tunnel(channel, WINDOW)
 
     def _failed(self, refusal: str, failure: Exception) -> Error:
         if self.alive:
