@@ -42,13 +42,18 @@ class SocketChannel:
 
 @contextmanager
 def channel_to(
-    *options: str, user: int | None = None, without: tuple[bytes, ...] = (), delay: float = 0
+    *options: str,
+    user: int | None = None,
+    without: tuple[bytes, ...] = (),
+    delay: float = 0,
+    log: int | None = None,
 ) -> Iterator[tuple[SocketChannel, subprocess.Popen[bytes]]]:
     """A channel to OpenSSH's server, and its process.
 
     options, user: of the process
     without: extensions that it hides
     delay: seconds that each byte travels
+    log: the descriptor that it logs to (with the options -e -l VERBOSE)
     """
     ours, theirs = socket.socketpair()
     for end in (ours, theirs):
@@ -56,7 +61,7 @@ def channel_to(
         end.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 1 << 20)
     with ours:
         with theirs:
-            process = subprocess.Popen([SERVER, *options], stdin=theirs, stdout=theirs, user=user)
+            process = subprocess.Popen([SERVER, *options], stdin=theirs, stdout=theirs, stderr=log, user=user)
         try:
             channel = Filtered(ours, without) if without else SocketChannel(ours)
             yield Distant(ours, delay) if delay else channel, process

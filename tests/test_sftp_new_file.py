@@ -187,6 +187,27 @@ class TestWithoutPosixRename:
         assert os.listdir(tmp_path) == ["disk"]
 
 
+def test_file_and_folder_are_flushed_in_order(tmp_path: Path) -> None:
+    folder = tmp_path / "folder"
+    folder.mkdir()
+    with open(tmp_path / "log", "w+") as log:
+        with channel_to("-e", "-l", "VERBOSE", log=log.fileno()) as (channel, process):
+            far = SftpFar(channel, "ssh://there/disk")
+            hidden = far.create(str(folder / "disk"), None)
+            far.write(0, CONTENT)
+            far.flush()
+            far.commit()
+            far.close()
+            process.wait()
+        lines = (tmp_path / "log").read_text().splitlines()
+    done = [line for line in lines if line.startswith(("fsync", "posix-rename"))]
+    assert done == [
+        f'fsync "{hidden}"',
+        f'posix-rename old "{hidden}" new "{folder}/disk"',
+        f'fsync "{folder}"',
+    ]
+
+
 def test_says_where_flush_means_nothing(tmp_path: Path) -> None:
     with far_on(without=(b"fsync@openssh.com",)) as far:
         assert not far.durable

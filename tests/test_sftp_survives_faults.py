@@ -54,6 +54,17 @@ def test_no_permission_to_read(tmp_path: Path) -> None:
             far.open(str(path), locking=True)
 
 
+def test_file_cut_short_where_a_request_begins(tmp_path: Path) -> None:
+    path = tmp_path / "disk"
+    path.write_bytes(bytes(MiB))
+    with far_on(without=(b"limits@openssh.com",)) as far:
+        far.open(str(path))
+        for end in (320 << 10, 100, 0):
+            os.truncate(path, end)
+            with pytest.raises(Error, match=rf"ends early at offset {end};"):
+                far.read(0, memoryview(bytearray(MiB)), 4096)
+
+
 def test_file_cut_short_while_it_is_read(tmp_path: Path) -> None:
     path = tmp_path / "disk"
     path.write_bytes(pattern(4 * MiB, 1))
