@@ -193,10 +193,10 @@ def test_file_and_folder_are_flushed_in_order(tmp_path: Path) -> None:
     with open(tmp_path / "log", "w+") as log:
         with channel_to("-e", "-l", "VERBOSE", log=log.fileno()) as (channel, process):
             far = SftpFar(channel, "ssh://there/disk")
-            hidden = far.create(str(folder / "disk"), None)
+            hidden = far.create(str(folder / "disk"), None).temporary
             far.write(0, CONTENT)
-            far.flush()
-            far.commit()
+            far.flush(durable=True)
+            far.commit(durable=True)
             far.close()
             process.wait()
         lines = (tmp_path / "log").read_text().splitlines()

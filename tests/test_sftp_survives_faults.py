@@ -58,7 +58,7 @@ def test_file_cut_short_where_a_request_begins(tmp_path: Path) -> None:
     path = tmp_path / "disk"
     path.write_bytes(bytes(MiB))
     with far_on(without=(b"limits@openssh.com",)) as far:
-        far.open(str(path))
+        far.open(str(path), locking=True)
         for end in (320 << 10, 100, 0):
             os.truncate(path, end)
             with pytest.raises(Error, match=rf"ends early at offset {end};"):
