@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from sftp_servers import channel_to, far_on
 
-from diskcopy.errors import Disconnected, Error, NotFound, NotPermitted, Refused, Unsupported
+from diskcopy.errors import Changed, Disconnected, Error, NotFound, NotPermitted, Refused, Unsupported
 from diskcopy.storage.ssh.sftp.far import SftpFar
 
 CONTENT = memoryview(b"new " * 1000)
@@ -74,6 +74,24 @@ def test_what_was_begun_is_gone_on_with(tmp_path: Path) -> None:
     with far_on() as far:
         with pytest.raises(Refused, match="was replaced by something else"):
             far.create(str(path), hidden)
+
+
+def test_what_was_begun_before_an_unknown_start_is_not_gone_on_with(tmp_path: Path) -> None:
+    """A host that crashed meanwhile may have lost what was written: then a rest would not make a disk."""
+    with far_on() as far:
+        hidden = far.create(str(tmp_path / "disk"), None).temporary
+        assert far.boot == Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+    with channel_to() as (channel, _):
+        send = channel.sendall
+        channel.sendall = lambda data: send(bytes(data).replace(b"random/boot_id", b"random/no_file"))
+        far = SftpFar(channel, "ssh://there/disk")
+        try:
+            with pytest.raises(Changed, match="may have been started anew meanwhile"):
+                far.create(str(tmp_path / "disk"), hidden)
+            assert far.create(str(tmp_path / "disk"), None).temporary != hidden
+            assert far.boot is None
+        finally:
+            far.close()
 
 
 def test_a_replaced_file_keeps_mode_and_owner(tmp_path: Path) -> None:

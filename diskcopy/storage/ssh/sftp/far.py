@@ -11,7 +11,7 @@ from array import array
 from collections.abc import Iterator
 
 from diskcopy import _zero
-from diskcopy.errors import Error, NotFound, Refused, SystemFailure, Unsupported, system_failure
+from diskcopy.errors import Changed, Error, NotFound, Refused, SystemFailure, Unsupported, system_failure
 from diskcopy.storage import naming
 from diskcopy.storage.ssh.channel import Channel
 from diskcopy.storage.ssh.far import About, Begun, Far
@@ -110,6 +110,7 @@ class SftpFar(Far):
     def create(self, path: str, temporary: str | None) -> Begun:
         self._target = self._resolved(path)
         self._replaced = self._replaceable(self._target)
+        self.boot = self._boot()
         flags = protocol.OPEN_READ | protocol.OPEN_WRITE
         attributes = protocol.NO_ATTRIBUTES
         if temporary is None:
@@ -121,6 +122,12 @@ class SftpFar(Far):
         else:
             hidden = _bytes(temporary)
             self._check_temporary(hidden)
+            if self.boot is None:
+                raise Changed(
+                    self.name,
+                    "that host may have been started anew meanwhile, and have lost what was not yet stored",
+                    remedy="copy again",
+                )
         with self._told("create"):
             self._handle = self._opened(string(hidden) + integer(flags) + attributes)
         self._temporary = hidden
@@ -251,6 +258,18 @@ class SftpFar(Far):
                 remedy="remove it first, or write to another file",
             )
         return found
+
+    def _boot(self) -> str | None:
+        """What Linux calls this run of itself; a server that shows only some of its folders cannot tell."""
+        where = string(b"/proc/sys/kernel/random/boot_id")
+        buffer = bytearray(64)
+        try:
+            handle = self._opened(where + integer(protocol.OPEN_READ) + protocol.NO_ATTRIBUTES)
+            got = self._client.read(handle, 0, memoryview(buffer))
+            self._client.do(protocol.CLOSE, string(handle))
+        except Status:
+            return None
+        return buffer[:got].decode("ascii", "replace").strip() or None
 
     def _check_temporary(self, hidden: bytes) -> None:
         found = self._found(hidden)
