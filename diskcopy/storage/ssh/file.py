@@ -83,11 +83,9 @@ class _Remote(Image):
 
     def _lineage(self, inode: tuple[int, int] | None, *, device: bool) -> frozenset[Lineage]:
         boot, location = self.link.far.boot, self.link.location
-        if boot is None:
-            # Such a far side tells nothing of inodes; one name of one file is found out at least.
+        if boot is None or inode is None:
+            # Nothing is told of inodes, or there is no file yet; one name of one file is found out at least.
             return frozenset({((f"{location.host}:{location.port}{location.path}", 0, 0),)})
-        if inode is None:
-            return frozenset()
         kind = "device" if device else "inode"
         # A file of this host has one identity, by whichever way it is reached.
         if boot != program.boot():
