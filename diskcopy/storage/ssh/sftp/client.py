@@ -267,7 +267,7 @@ class Client:
     def _forget(self, requests: list[Request]) -> None:
         """Nobody waits for these any more: their buffers belong to the caller again."""
         with self._changed:
-            for request in requests:
+            for request in requests if self._broken is None else []:
                 if request.room is not None and not request.reply:
                     self._replies.divert(request)
 

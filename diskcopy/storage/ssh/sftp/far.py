@@ -131,7 +131,8 @@ class SftpFar(Far):
         with self._told("create"):
             self._handle = self._opened(string(hidden) + integer(flags) + attributes)
         self._temporary = hidden
-        self._size = self._written = self.about().size
+        if temporary is not None:
+            self._size = self._written = self.about().size
         return Begun(hidden.decode("utf-8", "surrogateescape"), None)
 
     def write(self, offset: int, buffer: memoryview) -> None:
@@ -262,14 +263,14 @@ class SftpFar(Far):
     def _boot(self) -> str | None:
         """What Linux calls this run of itself; a server that shows only some of its folders cannot tell."""
         where = string(b"/proc/sys/kernel/random/boot_id")
-        buffer = bytearray(64)
+        uuid = bytearray(36)
         try:
+            # The end of the session closes it: a round trip less.
             handle = self._opened(where + integer(protocol.OPEN_READ) + protocol.NO_ATTRIBUTES)
-            got = self._client.read(handle, 0, memoryview(buffer))
-            self._client.do(protocol.CLOSE, string(handle))
+            got = self._client.read(handle, 0, memoryview(uuid))
         except Status:
             return None
-        return buffer[:got].decode("ascii", "replace").strip() or None
+        return uuid.decode("ascii", "replace") if got == len(uuid) else None
 
     def _check_temporary(self, hidden: bytes) -> None:
         found = self._found(hidden)
@@ -320,7 +321,6 @@ class SftpFar(Far):
             return  # a folder that may be written and not read, or not that kind of system
         with self._told("flush the folder of"):
             self._flush(handle)
-            self._client.do(protocol.CLOSE, string(handle))
 
     def _keep_mode(self) -> None:
         if self._replaced is None or self._replaced.mode is None:
