@@ -11,8 +11,9 @@ if TYPE_CHECKING:
 
     from diskcopy.storage.ssh.library import paramiko
 
-# What goes out at a time: a packet of OpenSSH's.
-_PACKET = 32 << 10
+# What goes out at a time: a packet of OpenSSH's, of which paramiko leaves 64 bytes unused. One
+# byte more makes a second packet each time: 71 MiB/s instead of 161.
+_PACKET = (32 << 10) - 64
 
 
 class Channel(Protocol):
