@@ -24,6 +24,7 @@ from diskcopy.errors import Unreachable
 from diskcopy.storage.ssh.connection import connect
 from diskcopy.storage.ssh.library import paramiko
 from diskcopy.storage.ssh.location import Location
+from diskcopy.storage.ssh.options import SshOptions
 
 KOOL = Location("kool", "/a")
 
@@ -32,7 +33,8 @@ TERMINAL = "import os; os.close(os.open(os.ttyname(0), os.O_RDWR))"
 PROGRAM = """
 import sys
 from diskcopy.errors import Error
-from diskcopy.storage.ssh.connection import Options, connect
+from diskcopy.storage.ssh.connection import connect
+from diskcopy.storage.ssh.options import SshOptions
 from diskcopy.storage.ssh.location import Location
 for _ in range(int(sys.argv[2])):
     try:
