@@ -9,10 +9,11 @@ import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
-from sshd import Sshd, make_key
+from sshd import Sshd, free_port, make_key
 from wan_proxy import WanProxy
 
 from diskcopy.errors import Disconnected, Unreachable, UsageError
@@ -205,6 +206,17 @@ def test_a_port_that_never_answers_is_given_up(answering: Callable[[bytes | None
     assert time.monotonic() - began < 4
 
 
+def test_a_host_that_takes_no_connection_is_given_up(sshd: Sshd) -> None:
+    with socket.create_server(("127.0.0.1", 0), backlog=0) as full, ExitStack() as ends:
+        # Linux drops what comes when the queue is full, as a firewall does.
+        for _ in range(3):
+            waiting = ends.enter_context(socket.socket())
+            waiting.setblocking(False)
+            waiting.connect_ex(full.getsockname())
+        config = sshd.configure("ConnectTimeout 1", f"Port {full.getsockname()[1]}", name="full_config")
+        assert "does not answer within 1 s; see that the host is up" in fails(config)
+
+
 @pytest.mark.parametrize(
     "greeting", [b"", b"HTTP/1.1 400 Bad Request\r\n\r\n", b"SSH-2.0-x\r\n", b"SSH-1.5-x\r\n"]
 )
@@ -270,10 +282,31 @@ def test_commands_lead_there_too(sshd: Sshd, tmp_path: Path) -> None:
 
 
 def test_ipv6_hosts_are_reached(tmp_path: Path) -> None:
+    bare = tmp_path / "bare"
+    try:
+        free_port(socket.AF_INET6)
+    except OSError:  # a machine without IPv6: then that is what has to be said
+        bare.write_text("")
+        assert "cannot connect to [::1]:22" in fails(bare, Location.parse("ssh://[::1]/a"))
+        return
     with Sshd(tmp_path, address="::1") as one:
-        bare = tmp_path / "bare"
         bare.write_text(f"IdentityFile {one.key}\nUserKnownHostsFile {one.known_hosts}\n")
         assert says(bare, "echo hi", Location.parse(f"ssh://[::1]:{one.port}/a")) == b"hi\n"
+
+
+def test_a_proxy_command_that_does_not_end_is_killed(sshd: Sshd, tmp_path: Path) -> None:
+    mark = tmp_path / "ended"
+    far = f"ssh -F {sshd.config} -W 127.0.0.1:{sshd.port} kool"
+    stubborn = tmp_path / "stubborn"
+    stubborn.write_text(f"trap '' TERM\n{far}\nsleep 1000 & echo $! > {mark}\nwait\nwait\n")
+    config = sshd.configure(f"ProxyCommand sh {stubborn}", name="stubborn_config")
+    assert says(config, "echo hi") == b"hi\n"
+    arguments = Path(f"/proc/{mark.read_text().strip()}/cmdline")
+    deadline = time.monotonic() + 5
+    # Gone, or dead and not waited for: then it has none.
+    while arguments.exists() and arguments.read_bytes():
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
 
 
 # --- being let in ---------------------------------------------------------------------

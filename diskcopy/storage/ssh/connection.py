@@ -279,7 +279,7 @@ class Connection:
             self._hang_up()
             if self._transport.ident is not None:
                 self._transport.join()
-        elif self._stream is not None:
+        if self._stream is not None:
             self._stream.close()
         if self._watch is not None:
             self._watch.join()

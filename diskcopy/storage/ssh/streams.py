@@ -93,6 +93,8 @@ class Proxy:
         return lines[-1].strip() if lines else ""
 
     def close(self) -> None:
+        if self._complaints < 0:
+            return
         self.socket.close()
         with suppress(ProcessLookupError):
             os.killpg(self._process.pid, signal.SIGTERM)
@@ -101,9 +103,8 @@ class Proxy:
         except subprocess.TimeoutExpired:
             os.killpg(self._process.pid, signal.SIGKILL)
             self._process.wait()
-        if self._complaints >= 0:
-            os.close(self._complaints)
-            self._complaints = -1
+        os.close(self._complaints)
+        self._complaints = -1
 
 
 class Drained:
