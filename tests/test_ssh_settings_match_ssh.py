@@ -16,8 +16,8 @@ CONFIGS = {
     "the first counts": "Host kool\n Port 1\nHost *\n Port 2\n User all\nHost kool\n User late\n",
     "patterns": "Host !kool k*\n Port 1\nHost ko?l,x\n Port 2\nHost ko?l y\n Port 3\n",
     "equals and quotes": 'Host=kool\nHostName = "kool.example.org"\nUserKnownHostsFile "/a b" /c\n',
-    "tokens": "Host kool\n HostName %h.example.org\n ProxyCommand nc -x %h:%p %r\n User rich\n IdentityFile ~/%r-%h\n",
-    "files": "IdentityFile ~/.ssh/one\nIdentityFile /etc/two\nIdentitiesOnly yes\nGlobalKnownHostsFile /dev/null\n",
+    "tokens": "Host kool\n HostName %h.org\n ProxyCommand nc %h:%p %r\n User rich\n IdentityFile ~/%r-%h\n",
+    "files": "IdentityFile ~/.ssh/one\nIdentityFile /two\nIdentitiesOnly yes\nGlobalKnownHostsFile /three\n",
     "strict": "StrictHostKeyChecking yes\nHashKnownHosts yes\nHostKeyAlias cool\n",
     "accept-new": "StrictHostKeyChecking accept-new\nBatchMode yes\nCompression yes\n",
     "no": "StrictHostKeyChecking no\nAddressFamily inet6\n",
@@ -29,7 +29,7 @@ CONFIGS = {
     "included": "Include {folder}/one\nHost kool\n Port 5\n",
     "included before": "Host kool\n Include {folder}/one\n Port 5\nHost *\n Port 6\n",
     "included elsewhere": "Host other\n Include {folder}/one\n Port 5\nHost *\n Port 6\n",
-    "included in a match": "Match originalhost k*\n Include {folder}/one {folder}/*o\n Port 5\nMatch all\n Port 6\n",
+    "included in a match": "Match originalhost k*\n Include {folder}/one {folder}/*o\n Port 5\nHost *\n Port 6\n",
     "included twice deep": "Host k*\n Include {folder}/three\nHost kool\n Port 5\n",
 }
 INCLUDED = {
@@ -96,6 +96,7 @@ def test_what_is_read_is_what_ssh_reads(config: Path, address: str) -> None:
     assert [settings.family] == theirs["addressfamily"]
     if theirs["connecttimeout"] != ["none"]:
         assert [f"{settings.timeout:g}"] == theirs["connecttimeout"]
-    if theirs["serveraliveinterval"] != ["0"]:
+    # Without any ssh has none, and Debian's 300 where nobody can be asked.
+    if theirs["serveraliveinterval"][0] not in ("0", "300"):
         assert [f"{settings.alive_interval:g}"] == theirs["serveraliveinterval"]
         assert settings.alive == settings.alive_interval * int(theirs["serveralivecountmax"][0])
