@@ -29,7 +29,7 @@ CONFIGS = {
     "included": "Include {folder}/one\nHost kool\n Port 5\n",
     "included before": "Host kool\n Include {folder}/one\n Port 5\nHost *\n Port 6\n",
     "included elsewhere": "Host other\n Include {folder}/one\n Port 5\nHost *\n Port 6\n",
-    "included in a match": "Match originalhost k*\n Include {folder}/one {folder}/*o\n Port 5\nHost *\n Port 6\n",
+    "in a match": "Match originalhost k*\n Include {folder}/one {folder}/*o\n Port 5\nHost *\n Port 6\n",
     "included twice deep": "Host k*\n Include {folder}/three\nHost kool\n Port 5\n",
 }
 INCLUDED = {
