@@ -65,7 +65,7 @@ class Link:
             self._drop()
 
     def _renew(self, generation: int, lost: Disconnected) -> None:
-        from tenacity import Retrying, retry_if_exception_type, stop_after_attempt, wait_exponential_jitter
+        from tenacity import Retrying, retry_if_exception_type, stop_after_attempt, wait_exponential
 
         with self._lock:
             if self._closed:
@@ -77,7 +77,7 @@ class Link:
             again = Retrying(
                 retry=retry_if_exception_type(Unreachable),
                 stop=stop_after_attempt(_TRIES),
-                wait=wait_exponential_jitter(initial=0.2, max=_LONGEST_WAIT),
+                wait=wait_exponential(multiplier=0.2, max=_LONGEST_WAIT),
                 reraise=True,
             )
             try:
