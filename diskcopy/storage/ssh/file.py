@@ -193,6 +193,7 @@ class NewRemoteFile(_Remote):
         self._temporary: str | None = None
         self._replaced: tuple[int, int] | None = None
         self._begun: About | None = None
+        self._finished: About | None = None
         self._boot: str | None = None
         self._done = False
         self.link = Link(location, options, self._begin)
@@ -233,9 +234,16 @@ class NewRemoteFile(_Remote):
 
     def _recognise_finished(self, far: Far) -> None:
         """The answer to a commit can be lost with the connection: the file has its name then."""
-        inode = self._started().inode
-        if inode is None or far.open(self._path, locking=False).inode != inode:
-            raise Changed(self.name, "the file in the making is gone", remedy="copy again")
+        gone = Changed(self.name, "the file in the making is gone", remedy="copy again")
+        if self._finished is None:
+            raise gone
+        try:
+            found = far.open(self._path, locking=False)
+        except NotFound:
+            raise gone from None
+        # Without inodes: who else's file has this size, written in this second, where ours was?
+        if found[:3] != self._finished[:3]:
+            raise gone
         self._done = True
 
     def warnings(self) -> list[str]:
@@ -266,6 +274,7 @@ class NewRemoteFile(_Remote):
         return self
 
     def _commit(self) -> None:
+        self._finished = self._about()
         # Renewing the connection may find that it was done.
         self.link.call(lambda far: None if self._done else far.commit(durable=self._durable))
         self._done = True
