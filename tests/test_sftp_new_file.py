@@ -43,6 +43,17 @@ def test_nothing_has_the_name_before_commit(tmp_path: Path) -> None:
     assert path.read_bytes() == CONTENT
 
 
+def test_a_hidden_file_of_another_is_left_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "urandom", bytes)
+    other = tmp_path / ".disk.00000000.diskcopy"
+    other.write_bytes(b"another's")
+    with far_on() as far:
+        with pytest.raises(Error, match="cannot create: the SFTP server says only 'Failure'"):
+            far.create(str(tmp_path / "disk"), None)
+        far.abort()
+    assert other.read_bytes() == b"another's"
+
+
 def test_abort_leaves_nothing(tmp_path: Path) -> None:
     with far_on() as far:
         hidden = far.create(str(tmp_path / "disk"), None).temporary

@@ -118,6 +118,16 @@ def test_zero_is_free_only_where_nothing_was_written(far: SftpFar, tmp_path: Pat
     assert (tmp_path / "disk").read_bytes() == expected
 
 
+def test_zero_makes_a_file_longer(far: SftpFar, tmp_path: Path) -> None:
+    far.create(str(tmp_path / "disk"), None)
+    assert far.zero(0, MiB, True)
+    assert far.about().size == MiB
+    assert far.zero(1000, 1000, True)
+    assert far.about().size == MiB
+    far.commit(durable=True)
+    assert (tmp_path / "disk").read_bytes() == bytes(MiB)
+
+
 def test_resize_cuts_and_grows(far: SftpFar, tmp_path: Path) -> None:
     far.create(str(tmp_path / "disk"), None)
     far.write(0, memoryview(b"a" * 10_000))
