@@ -120,7 +120,7 @@ class Client:
             requests = [
                 Request(
                     protocol.READ,
-                    protocol.read_fields(handle, offset + start, stop - start),
+                    protocol.range_fields(handle, offset + start, stop - start),
                     (DATA, STATUS),
                     room=buffer[start:stop],
                 )
@@ -147,7 +147,7 @@ class Client:
         requests = [
             Request(
                 protocol.READ,
-                protocol.read_fields(handle, offset, 1),
+                protocol.range_fields(handle, offset, 1),
                 (DATA, STATUS),
                 room=memoryview(bytearray(1)),
             )
@@ -167,7 +167,7 @@ class Client:
         requests = [
             Request(
                 protocol.WRITE,
-                protocol.write_fields(handle, offset + start, stop - start),
+                protocol.range_fields(handle, offset + start, stop - start),
                 (STATUS,),
                 data=buffer[start:stop],
             )

@@ -45,7 +45,7 @@ _HAS_SIZE, _HAS_OWNER, _HAS_MODE, _HAS_TIMES = 0x1, 0x2, 0x4, 0x8
 _HEAD = struct.Struct(">IBI")
 _LONG = struct.Struct(">Q")
 _INT = struct.Struct(">I")
-_READ = struct.Struct(">QI")
+_RANGE = struct.Struct(">QI")
 
 
 class Malformed(Exception):
@@ -120,14 +120,9 @@ def integer(value: int) -> bytes:
     return _INT.pack(value)
 
 
-def read_fields(handle: bytes, offset: int, length: int) -> bytes:
-    """What a READ holds."""
-    return string(handle) + _READ.pack(offset, length)
-
-
-def write_fields(handle: bytes, offset: int, length: int) -> bytes:
-    """What a WRITE holds before its `length` bytes of data."""
-    return string(handle) + _READ.pack(offset, length)
+def range_fields(handle: bytes, offset: int, length: int) -> bytes:
+    """What a READ holds, and a WRITE before its `length` bytes of data."""
+    return string(handle) + _RANGE.pack(offset, length)
 
 
 def size_attribute(size: int) -> bytes:
