@@ -247,13 +247,17 @@ def test_says_where_flush_means_nothing(tmp_path: Path) -> None:
     assert (tmp_path / "disk").read_bytes() == CONTENT
 
 
-def test_folder_that_may_not_be_read_is_written_to(tmp_path: Path) -> None:
-    tmp_path.chmod(0o300)
-    try:
-        make(tmp_path / "disk")
-    finally:
-        tmp_path.chmod(0o700)
-    assert (tmp_path / "disk").read_bytes() == CONTENT
+@pytest.mark.root
+def test_folder_that_may_not_be_read_is_written_to() -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        os.chown(folder, 65534, 65534)
+        os.chmod(folder, 0o300)
+        with far_on(user=65534) as far:
+            far.create(f"{folder}/disk", None)
+            far.write(0, CONTENT)
+            far.flush(durable=True)
+            far.commit(durable=True)
+        assert Path(folder, "disk").read_bytes() == CONTENT
 
 
 def test_a_read_only_server_is_named(tmp_path: Path) -> None:

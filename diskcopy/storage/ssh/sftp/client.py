@@ -320,7 +320,7 @@ class Client:
         reason = "the connection was lost"
         if not self._greeted:
             reason = "the SFTP server ended before it began"
-        if failure is not None and str(failure):
+        if failure is not None and str(failure) not in reason:
             reason += f" ({failure})"
         return lambda: Disconnected(self.name, reason)
 
