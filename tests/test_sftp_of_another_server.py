@@ -9,6 +9,7 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import IO
 
 import paramiko
 import pytest
@@ -43,6 +44,9 @@ class Handle(paramiko.SFTPHandle):
 class Files(paramiko.SFTPServerInterface):
     """This machine's files; names are resolved as text, and links are not followed."""
 
+    # It does not close what is open when a session ends.
+    opened: list[IO[bytes]] = []
+
     def open(self, path: str, flags: int, attr: paramiko.SFTPAttributes) -> object:
         try:
             fd = os.open(path, flags, 0o666)
@@ -51,6 +55,7 @@ class Files(paramiko.SFTPServerInterface):
         handle = Handle(flags)
         handle.filename = path
         handle.readfile = handle.writefile = os.fdopen(fd, "r+b" if flags & os.O_RDWR else "rb")
+        self.opened.append(handle.readfile)
         return handle
 
     def _attributes(self, call: object, path: str) -> object:
@@ -96,6 +101,10 @@ def far_there() -> Iterator[SftpFar]:
     finally:
         client.close()
         server.close()
+        server.join()
+        for file in Files.opened:
+            file.close()
+        Files.opened.clear()
 
 
 def test_a_file_is_read(tmp_path: Path) -> None:
