@@ -28,6 +28,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import report
+from far_host import FarHost
 
 HERE = Path(__file__).resolve().parent
 MAKE_GUEST = HERE.parent.parent / "shared/tools/make_guest.sh"
@@ -44,6 +45,8 @@ class Case(NamedTuple):
     note: str = ""
     # Compares a finished target of ours with the peer's: a reason to fail the case, or "".
     check: Callable[[Bench], str] | None = None
+    # Where a peer takes minutes, fewer rounds than the others.
+    rounds: int | None = None
     # Seconds that ours may take beyond the peer's, where that is asked for instead of a ratio.
     allowance: float | None = None
 
@@ -69,6 +72,8 @@ class Bench:
             "zstd": str(cache / "guest-zstd.qcow2"),
             "empty": str(cache / "empty.raw"),
             "million": str(cache / "million.raw"),
+            "data": str(cache / "guest.data"),
+            "small": str(cache / "small.raw"),
         }
 
     def prepare(self) -> None:
@@ -85,6 +90,9 @@ class Bench:
         self._convert("zstd", "-c -O qcow2 -o compression_type=zstd")
         with open(self.files["empty"], "wb") as file:
             file.truncate(8 << 40)
+        if not os.path.exists(self.files["data"]):
+            make_data_alone(guest, Path(self.files["data"]))
+        Path(self.files["small"]).write_bytes(os.urandom(1 << 20))
         if not os.path.exists(self.files["million"]):
             make_million_extents(Path(self.files["million"]))
 
@@ -97,7 +105,7 @@ class Bench:
     def warm(self, case: Case) -> None:
         """Read the case's sources, so that they are in memory for everybody."""
         for name, path in self.files.items():
-            if f"{{{name}}}" in case.ours and name in ("guest", "qcow2", "zlib", "zstd", "million"):
+            if f"{{{name}}}" in case.ours and name in ("guest", "qcow2", "zlib", "zstd", "million", "data"):
                 subprocess.run(["cp", path, "/dev/null"], check=True)
 
     def run(self, command: str) -> Run:
@@ -114,6 +122,16 @@ class Bench:
         if process.returncode:
             sys.exit(f"exit {process.returncode}: {command.format(**self.files)}")
         return Run(seconds, usage.ru_maxrss * 1024)
+
+
+def make_data_alone(disk: Path, path: Path) -> None:
+    """The blocks of 4 KiB of a disk that are not zero, one after another."""
+    zeroes = bytes(4096)
+    with open(disk, "rb") as source, open(path.with_suffix(".new"), "wb") as target:
+        while block := source.read(4096):
+            if block != zeroes[: len(block)]:
+                target.write(block)
+    path.with_suffix(".new").rename(path)
 
 
 def make_million_extents(path: Path) -> None:
@@ -134,6 +152,8 @@ def no_larger_than_qemu(bench: Bench) -> str:
 
 
 COPY = "exec {diskcopy} copy --json --no-flush"
+
+FROM_FAR = f"{COPY} --ssh-config {{config}}"
 
 CASES = [
     Case(
@@ -182,6 +202,64 @@ CASES = [
         "exec {diskcopy} compare {guest} {qcow2}",
         ["exec qemu-img compare {guest} {qcow2}"],
         0.60,
+    ),
+    Case(
+        "ssh raw -> raw",
+        f"{FROM_FAR} ssh://kool/{{guest}} {{out}}",
+        [
+            "exec nbdcopy -- [ {nbdkit_ssh}{guest} ] {out}",
+            "exec rsync -S -e 'ssh -F {config}' kool:{guest} {out}",
+            "exec scp -q -F {config} kool:{guest} {out}",
+            "ssh -F {config} kool cat {guest} | dd conv=sparse bs=1M of={out} status=none",
+            "ssh -F {config} kool 'cd $(dirname {guest}) && tar -Scf - $(basename {guest})'"
+            " | tar -xSOf - > {out}",
+        ],
+        0.50,
+        rounds=3,
+    ),
+    Case(
+        "ssh raw -> raw, against qemu-img",
+        f"{FROM_FAR} ssh://kool/{{guest}} {{out}}",
+        ["exec qemu-img convert -W -m 16 --image-opts {qemu_ssh}{guest} -O raw {out}"],
+        0.08,
+        rounds=1,
+    ),
+    Case(
+        "ssh raw -> raw, against cat of the data alone",
+        f"{FROM_FAR} ssh://kool/{{guest}} {{out}}",
+        ["exec ssh -F {config} kool cat {data} > /dev/null"],
+        1.25,
+        rounds=5,
+    ),
+    Case(
+        "raw -> ssh raw",
+        f"{FROM_FAR} {{guest}} ssh://kool/{{out}}",
+        [
+            "exec rsync -S -e 'ssh -F {config}' {guest} kool:{out}",
+            "exec scp -q -F {config} {guest} kool:{out}",
+        ],
+        0.45,
+        rounds=3,
+    ),
+    Case(
+        "ssh raw -> raw, 20 ms and 1 Gbit/s, against cat of the data alone",
+        f"{COPY} --ssh-config {{distant}} ssh://kool/{{guest}} {{out}}",
+        ["exec ssh -F {distant} kool cat {data} > /dev/null"],
+        1.25,
+        rounds=3,
+    ),
+    Case(
+        "ssh raw -> raw by SFTP, 20 ms and 1 Gbit/s",
+        f"{COPY} --ssh-backend sftp --ssh-config {{distant}} ssh://kool/{{data}} {{out}}",
+        ["exec scp -q -F {distant} kool:{data} {out}"],
+        1.1,
+        rounds=3,
+    ),
+    Case(
+        "ssh, an image of 1 MiB",
+        f"{FROM_FAR} ssh://kool/{{small}} {{out}}",
+        ["exec scp -q -F {config} kool:{small} {out}"],
+        1.5,
     ),
     Case(
         "empty 8 TiB raw -> raw",
@@ -261,7 +339,13 @@ def measure(bench: Bench, case: Case, rounds: int) -> dict[str, Any]:
 
 
 def names_for_people(bench: Bench) -> dict[str, str]:
-    known = {"python": "python", "diskcopy": "diskcopy", "convert": CONVERT}
+    known = {
+        "python": "python",
+        "diskcopy": "diskcopy",
+        "convert": CONVERT,
+        "qemu_ssh": "driver=raw,file.driver=ssh,...,file.path=",
+        "nbdkit_ssh": "nbdkit ssh ... path=",
+    }
     return {name: known.get(name, Path(path).name) for name, path in bench.files.items()}
 
 
@@ -367,10 +451,12 @@ def main() -> None:
     scratch.mkdir(exist_ok=True)
     results = []
     try:
-        for case in CASES:
-            if args.only in case.name:
-                results.append(measure(bench, case, args.rounds))
-                show(results[-1])
+        with FarHost(scratch / "kool") as far:
+            bench.files.update(far.words)
+            for case in CASES:
+                if args.only in case.name:
+                    results.append(measure(bench, case, min(args.rounds, case.rounds or args.rounds)))
+                    show(results[-1])
         if args.only in "zero scan":
             results.append(zero_scan(args.rounds))
             show(results[-1])
