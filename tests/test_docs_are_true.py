@@ -15,7 +15,7 @@ ROOT = Path(__file__).resolve().parent.parent
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 COMMANDS = ["copy", "map", "info", "measure", "compare", "checksum"]
 # Named to say that they are not there yet, or options of other programs.
-ELSEWHERE = {"--sparsify", "--resume", "--bwlimit", "--sparse", "--fsync", "--help", "--flush"}
+ELSEWHERE = {"--sparsify", "--resume", "--sparse", "--fsync", "--help", "--flush"}
 
 
 def blocks(page: Path, language: str) -> list[str]:
