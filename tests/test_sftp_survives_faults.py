@@ -187,6 +187,7 @@ def test_stopped_server_and_close_from_another_thread(tmp_path: Path) -> None:
         failures = together(24, lambda number: far.write(0, content))
         closer.join()
         assert len(failures) == 24
+        assert {type(failure) for failure in failures} == {Disconnected}
         assert {str(failure) for failure in failures} == {"ssh://there/disk: is closed"}
 
 

@@ -180,8 +180,8 @@ class Client:
                 raise status
 
     def close(self) -> None:
-        """End the session, and whatever is waited for in it."""
-        self._break(lambda: Error(self.name, "is closed"))
+        """End the session; who still waits for something in it may ask again in another."""
+        self._break(lambda: Disconnected(self.name, "is closed"))
         self._receiver.join()
 
     # --- the beginning -----------------------------------------------------------------
