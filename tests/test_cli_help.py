@@ -14,6 +14,7 @@ from diskcopy import __version__
 COMMANDS = ["copy", "map", "info", "measure", "compare", "checksum"]
 
 SHARED = {"-f", "--format", "--untrusted", "--force-share", "--json", "--log-level", "-h", "--help"}
+SHARED |= {"--ssh-config", "--ssh-backend", "--ssh-compression", "--bwlimit"}
 OPTIONS = {
     "copy": {
         *SHARED,
