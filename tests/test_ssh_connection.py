@@ -66,8 +66,8 @@ def test_what_is_sent_arrives(sshd: Sshd) -> None:
     data = os.urandom(1 << 20) * 5
     connection = reach(sshd.config)
     try:
-        channel = connection.run("cat")
-        writer = threading.Thread(target=lambda: (channel.sendall(data), channel.shutdown_write()))
+        channel = connection.run(f"head -c {len(data)}")
+        writer = threading.Thread(target=channel.sendall, args=[data])
         writer.start()
         assert b"".join(iter(lambda: channel.recv(1 << 24), b"")) == data
         writer.join()
@@ -402,8 +402,8 @@ def test_new_keys_are_agreed_on_while_bytes_flow(
         data = os.urandom(1 << 20) * 12
         connection = reach(config)
         try:
-            channel = connection.run("cat")
-            writer = threading.Thread(target=lambda: (channel.sendall(data), channel.shutdown_write()))
+            channel = connection.run(f"head -c {len(data)}")
+            writer = threading.Thread(target=channel.sendall, args=[data])
             writer.start()
             assert b"".join(iter(lambda: channel.recv(1 << 24), b"")) == data
             writer.join()

@@ -6,11 +6,13 @@ from __future__ import annotations
 import contextlib
 from typing import TYPE_CHECKING, Protocol
 
+from diskcopy.storage.ssh.library import paramiko
+
 if TYPE_CHECKING:
     from typing_extensions import Buffer
 
-    from diskcopy.storage.ssh.library import paramiko
-
+# What paramiko raises beside OSError; the last where new keys are not agreed on within 30 s.
+_LOST = (EOFError, paramiko.SSHException)
 # What goes out at a time: a packet of OpenSSH's, of which paramiko leaves 64 bytes unused. One
 # byte more makes a second packet each time: 71 MiB/s instead of 161.
 _PACKET = (32 << 10) - 64
@@ -38,7 +40,7 @@ class SshChannel:
     def recv(self, length: int) -> bytes:
         try:
             return self._channel.recv(length)
-        except EOFError:
+        except _LOST:
             raise ConnectionResetError("the connection was lost") from None
 
     def sendall(self, data: Buffer) -> None:
@@ -47,10 +49,10 @@ class SshChannel:
             # For every packet that it makes, paramiko copies all that is left.
             for at in range(0, view.nbytes, _PACKET):
                 self._channel.sendall(bytes(view[at : at + _PACKET]))
-        except EOFError:
+        except _LOST:
             raise ConnectionResetError("the connection was lost") from None
 
     def close(self) -> None:
         # It says goodbye to the far side, which may not be there any more.
-        with contextlib.suppress(EOFError, OSError):
+        with contextlib.suppress(*_LOST, OSError):
             self._channel.close()
