@@ -112,7 +112,7 @@ def test_verify_finds_what_the_storage_lost(drawing: str) -> None:
         ("a", "no/b", "cannot create: its folder does not exist"),
         ("a", "/dev/no-such-disk", "there is no such device"),
         ("a/b", "b", "cannot open: not a directory"),
-        ("ssh://host/disk", "b", "ssh:// is not a location diskcopy knows"),
+        ("nbd://host/disk", "b", "nbd:// is not a location diskcopy knows"),
         ("a", "b.vmdk", "diskcopy does not write vmdk; say -O raw or -O qcow2"),
     ],
 )

@@ -30,7 +30,7 @@ def overlay(folder: Path, backing: str, backing_format: str = "raw") -> None:
         ("nothing", "nothing: cannot open: no such file or directory; top refers to it"),
         (
             "nbd://localhost/x",
-            "top: refers to 'nbd://localhost/x', and only files are followed; copy it first",
+            "top: refers to 'nbd://localhost/x', and only files and ssh:// are followed; copy it first",
         ),
     ],
 )

@@ -80,7 +80,8 @@ def test_zeroes_take_no_space(tmp_path: Path) -> None:
             0,
             None,
         )
-    assert allocated(target) == 1 << 20
+    # The filesystem's own blocks that say where these lie count as well.
+    assert 1 << 20 <= allocated(target) <= (1 << 20) + 8192
     assert target.read_bytes() == bytes(1 << 20)
 
 

@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The bytes to and from something that runs on the far side."""
+"""paramiko's channels, as far sides want them."""
 
 from __future__ import annotations
 
 import contextlib
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 
 from diskcopy.storage.ssh.library import paramiko
 
@@ -18,21 +18,8 @@ _LOST = (EOFError, paramiko.SSHException)
 _PACKET = (32 << 10) - 64
 
 
-class Channel(Protocol):
-    """What a far side needs; OSError is all that a lost connection raises."""
-
-    def recv(self, length: int) -> bytes:
-        """What has come, up to `length` bytes of it; waits for some. Empty at the end."""
-
-    def sendall(self, data: Buffer) -> None:
-        """Send all of `data`."""
-
-    def close(self) -> None:
-        """End it. Safe to call again, and where the connection is lost."""
-
-
 class SshChannel:
-    """A channel of paramiko's."""
+    """A `Channel` over one of paramiko's."""
 
     def __init__(self, channel: paramiko.Channel) -> None:
         self._channel = channel

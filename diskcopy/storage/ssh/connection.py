@@ -11,7 +11,8 @@ from contextlib import suppress
 from diskcopy.errors import Disconnected, Error, Unreachable, UsageError
 from diskcopy.storage.ssh import settings as ssh_config
 from diskcopy.storage.ssh import streams
-from diskcopy.storage.ssh.channel import Channel, SshChannel
+from diskcopy.storage.ssh.channel import SshChannel
+from diskcopy.storage.ssh.far import Channel
 from diskcopy.storage.ssh.known_hosts import KnownHosts
 from diskcopy.storage.ssh.library import paramiko
 from diskcopy.storage.ssh.location import Location

@@ -5,7 +5,23 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from array import array
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple, Protocol
+
+if TYPE_CHECKING:
+    from typing_extensions import Buffer
+
+
+class Channel(Protocol):
+    """The bytes to and from something that runs on the far side; OSError is all that a lost connection raises."""
+
+    def recv(self, length: int) -> bytes:
+        """What has come, up to `length` bytes of it; waits for some. Empty at the end."""
+
+    def sendall(self, data: Buffer) -> None:
+        """Send all of `data`."""
+
+    def close(self) -> None:
+        """End it. Safe to call again, and where the connection is lost."""
 
 
 class About(NamedTuple):

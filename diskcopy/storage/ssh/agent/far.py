@@ -20,8 +20,7 @@ from typing import Any
 from diskcopy.errors import Disconnected, Error, FdFailure, Refused, system_failure
 from diskcopy.storage.ssh.agent import program
 from diskcopy.storage.ssh.agent.program import ANSWER, REQUEST
-from diskcopy.storage.ssh.channel import Channel
-from diskcopy.storage.ssh.far import About, Begun, Far
+from diskcopy.storage.ssh.far import About, Begun, Channel, Far
 
 # More than what is ever in a channel's window: take everything.
 _ALL = 64 << 20

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator
 from typing import TypeVar
 
 from diskcopy.errors import Disconnected, Error, Unsupported
-from diskcopy.storage.ssh.channel import Channel
+from diskcopy.storage.ssh.far import Channel
 from diskcopy.storage.ssh.sftp import protocol
 from diskcopy.storage.ssh.sftp.protocol import DATA, STATUS, Fields, Malformed
 from diskcopy.storage.ssh.sftp.replies import Nonsense, Replies, Request, packet

@@ -13,8 +13,7 @@ from collections.abc import Iterator
 from diskcopy import _zero
 from diskcopy.errors import Changed, Error, NotFound, Refused, SystemFailure, Unsupported, system_failure
 from diskcopy.storage import naming
-from diskcopy.storage.ssh.channel import Channel
-from diskcopy.storage.ssh.far import About, Begun, Far
+from diskcopy.storage.ssh.far import About, Begun, Channel, Far
 from diskcopy.storage.ssh.sftp import device, protocol
 from diskcopy.storage.ssh.sftp.client import IN_FLIGHT, Client, Status
 from diskcopy.storage.ssh.sftp.protocol import Attributes, Fields, integer, string
