@@ -6,11 +6,14 @@ from __future__ import annotations
 import json
 import os
 import random
+import signal
+import subprocess
+import time
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from command import diskcopy, fails, names
+from command import COMMAND, ENVIRONMENT, diskcopy, fails, names
 from disks import MiB, allocated, sparse_file
 from qemu_images import Shape, content, make_chain, make_raw, run
 from sshd import Sshd
@@ -238,3 +241,65 @@ def test_a_copy_goes_on_where_it_was(
     assert (tmp_path / "copy").read_bytes() == (tmp_path / "disk").read_bytes()
     assert names(tmp_path) == ["copy", "disk"]
     assert "connecting again" in answer.stderr
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("direction", ["from there", "to there"])
+def test_a_hundred_resets(sshd: Sshd, tmp_path: Path, wan: Callable[..., WanProxy], direction: str) -> None:
+    (tmp_path / "disk").write_bytes(os.urandom(400 * MiB))
+    source: object = tmp_path / "disk"
+    target: object = at(tmp_path / "copy")
+    if direction == "from there":
+        source, target = at(tmp_path / "disk"), tmp_path / "copy"
+    answer = diskcopy("copy", "--ssh-config", wan(drop_after=4e6).config, source, target, timeout=1200)
+    assert answer.returncode == 0, answer
+    assert answer.stderr.count("connecting again") >= 100
+    assert "same" in diskcopy("compare", tmp_path / "disk", tmp_path / "copy").stdout
+    assert names(tmp_path) == ["copy", "disk"]
+
+
+def test_a_source_that_changed_meanwhile_is_told(
+    sshd: Sshd, tmp_path: Path, wan: Callable[..., WanProxy]
+) -> None:
+    (tmp_path / "disk").write_bytes(os.urandom(30 * MiB))
+    proxy = wan(rate=100e6)
+    words = ["copy", "--ssh-config", str(proxy.config), at(tmp_path / "disk"), str(tmp_path / "here")]
+    copying = subprocess.Popen([*COMMAND, *words], stderr=subprocess.PIPE, text=True, env=ENVIRONMENT)
+    while sum(proxy.count()[:2]) < 2 * MiB:
+        time.sleep(0.01)
+    with open(tmp_path / "disk", "r+b") as file:
+        file.write(b"other")
+    proxy.drop()
+    _, said = copying.communicate(timeout=60)
+    assert copying.returncode == 1
+    assert "was written to while it was read" in said
+    assert names(tmp_path) == ["disk"]
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("direction", ["from there", "to there"])
+@pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGTERM])
+def test_an_interrupted_copy_leaves_nothing_anywhere(
+    tmp_path: Path, direction: str, backend: str, how: signal.Signals
+) -> None:
+    (tmp_path / "disk").write_bytes(os.urandom(30 * MiB))
+    (tmp_path / "kool").mkdir()
+    (tmp_path / "work").mkdir()
+    source, target = str(tmp_path / "disk"), at(tmp_path / "work" / "copy")
+    if direction == "from there":
+        source, target = at(tmp_path / "disk"), str(tmp_path / "work" / "copy")
+    with Sshd(tmp_path / "kool") as host, WanProxy(host.port, rate=50e6) as proxy:
+        config = host.configure(f"Port {proxy.port}", f"HostKeyAlias {host.host}", name="slow")
+        words = ["copy", "--ssh-config", str(config), "--ssh-backend", backend, source, target]
+        copying = subprocess.Popen([*COMMAND, *words], stderr=subprocess.PIPE, text=True, env=ENVIRONMENT)
+        while sum(proxy.count()[:2]) < 3 * MiB:
+            time.sleep(0.01)
+        copying.send_signal(how)
+        _, said = copying.communicate(timeout=60)
+        assert copying.returncode == -how
+        assert said.count("\n") == 1, said
+        assert names(tmp_path / "work") == []
+        deadline = time.monotonic() + 10
+        while running := [line for line in host.processes() if "python3" in line or "sftp" in line]:
+            assert time.monotonic() < deadline, running
+            time.sleep(0.05)

@@ -12,7 +12,10 @@ if TYPE_CHECKING:
 
 
 class Channel(Protocol):
-    """The bytes to and from something that runs on the far side; OSError is all that a lost connection raises."""
+    """The bytes to and from something that runs on the far side.
+
+    OSError is all that a lost connection raises.
+    """
 
     def recv(self, length: int) -> bytes:
         """What has come, up to `length` bytes of it; waits for some. Empty at the end."""
