@@ -439,7 +439,7 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--rounds", type=int, default=7)
-    parser.add_argument("--only", default="", help="cases whose name has this text; nothing is saved")
+    parser.add_argument("--only", default="", help="only the cases whose name has this text")
     cache = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")
     parser.add_argument("--cache", type=Path, default=Path(cache) / "diskcopy-bench")
     parser.add_argument("--diskcopy", default=str(Path(sys.executable).with_name("diskcopy")))
@@ -462,10 +462,18 @@ def main() -> None:
             show(results[-1])
     finally:
         shutil.rmtree(scratch)
-    if not args.only:
-        found = {"machine": about_machine(bench), "results": results}
-        report.RESULTS.write_text(json.dumps(found, indent=1) + "\n")
-        report.main()
+    save(bench, results)
+
+
+def save(bench: Bench, results: list[dict[str, Any]]) -> None:
+    """Put the results in the place of earlier ones of the same cases, and renew what shows them."""
+    earlier = json.loads(report.RESULTS.read_text())["results"] if report.RESULTS.exists() else []
+    found = {result["case"]: result for result in (*earlier, *results)}
+    order = [case.name for case in CASES]
+    listed = sorted(found.values(), key=lambda row: (*order, row["case"]).index(row["case"]))
+    about = {"machine": about_machine(bench), "results": listed}
+    report.RESULTS.write_text(json.dumps(about, indent=1) + "\n")
+    report.main()
 
 
 if __name__ == "__main__":
