@@ -8,11 +8,12 @@ import contextlib
 import hashlib
 import os
 import random
+import signal
 import stat
 import subprocess
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -20,7 +21,7 @@ from disks import sparse_file
 from local_channel import LocalChannel
 
 from diskcopy import _fd, _zero
-from diskcopy.errors import Disconnected, Error, NotFound, Refused
+from diskcopy.errors import Disconnected, Error, NoSpace, NotFound, Refused
 from diskcopy.storage.ssh.agent import program
 from diskcopy.storage.ssh.agent.far import AgentFar, NoPython, command
 
@@ -182,6 +183,33 @@ def test_another_agent_goes_on_where_one_was(tmp_path: Path) -> None:
     assert (tmp_path / "disk").read_bytes() == b"onetwo"
     with agent() as far, pytest.raises(NotFound):
         far.create(path, begun.temporary)
+
+
+def test_an_agent_that_hangs_is_ended_by_its_successor(tmp_path: Path) -> None:
+    """Its connection is lost, and it does not know; what it still had to write is old."""
+    path = str(tmp_path / "disk")
+    channel = LocalChannel("sh", "-c", command())
+    old = AgentFar(channel, "kool:file")
+    begun = old.create(path, None)
+    channel.process.send_signal(signal.SIGSTOP)
+    # Somebody who only looks at the file is left alone.
+    with open(begun.temporary, "rb"), agent() as far:
+        far.create(path, begun.temporary)
+        assert channel.process.wait(5) == -signal.SIGKILL
+        far.write(0, memoryview(b"new"))
+        far.commit(durable=True)
+    old.close()
+    assert (tmp_path / "disk").read_bytes() == b"new"
+
+
+def test_a_full_filesystem_there(mounted: Callable[[str, int], Path]) -> None:
+    folder = mounted("ext4", 16 * MiB)
+    with agent() as far:
+        far.create(str(folder / "disk"), None)
+        with pytest.raises(NoSpace, match="cannot write: no space left on device at offset"):
+            far.write(0, memoryview(bytes(range(256)) * (1 << 18)))
+        far.abort()
+    assert not [name for name in os.listdir(folder) if "disk" in name]
 
 
 # --- what goes wrong -----------------------------------------------------------------------

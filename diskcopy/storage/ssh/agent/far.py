@@ -37,8 +37,9 @@ class NoPython(Exception):
 def command() -> str:
     """What starts the agent, in words that every login shell takes alike."""
     size = len(source())
-    take = f"while len(b)<{size}: b+=os.read(0,{size}-len(b))"
-    return f"exec python3 -I -S -c \"import os,zlib;b=b'';exec('{take}');exec(zlib.decompress(b))\""
+    take = f"while len(diskcopy)<{size}: diskcopy+=os.read(0,{size}-len(diskcopy))"
+    run = program.MARK.decode()
+    return f"exec python3 -I -S -c \"import os,zlib;diskcopy=b'';exec('{take}');{run}\""
 
 
 @cache

@@ -37,9 +37,11 @@ import hashlib
 import json
 import os
 import queue
+import signal
 import stat
 import struct
 import threading
+import time
 import zlib
 
 TYPE_CHECKING = False
@@ -59,6 +61,10 @@ CHUNK = 256 << 10
 # Ranges an answer holds at the most.
 MOST_RANGES = 1 << 16
 THREADS = 3
+# Seconds for the program of a lost connection to end in.
+PATIENCE = 10
+# What the command that starts this program has in it, and no other.
+MARK = b"exec(zlib.decompress(diskcopy))"
 
 # Where qemu has its locks on an image: a byte for each permission that it uses, and one for each
 # that it does not grant to others (block/file-posix.c, "Posix file locking").
@@ -157,6 +163,7 @@ class Holder:
         told = INODE.pack(replaced.st_dev, replaced.st_ino) if replaced else INODE.pack(0, 0)
         if temporary:
             self.fd = tried("open", os.open, temporary, os.O_RDWR | os.O_CLOEXEC)
+            self.hold()
             self.temporary = temporary
             return told + temporary
         folder, name = os.path.split(real)
@@ -165,6 +172,7 @@ class Holder:
         hidden = os.path.join(folder, secret)
         flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
         self.fd = tried("create", os.open, hidden, flags, 0o666)
+        self.hold()
         self.temporary = hidden
         if replaced is not None:
             try:
@@ -175,6 +183,37 @@ class Holder:
                 replaced_mode = stat.S_IMODE(replaced.st_mode)
             os.fchmod(self.fd, replaced_mode)
         return told + hidden
+
+    def hold(self) -> None:
+        """Be the one who writes to what is in the making.
+
+        The program of a lost connection may still be there, where nobody has told its sshd, with
+        requests to do. What it would write is old by the time that we have written.
+        """
+        deadline = time.monotonic() + PATIENCE
+        while True:
+            try:
+                return fcntl.flock(self.fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                self.end_predecessor()
+            except OSError:
+                return None  # this filesystem has no locks
+            if time.monotonic() > deadline:
+                raise Refusal("an earlier copy is still at work on it there; end that first")
+            time.sleep(0.05)
+
+    def end_predecessor(self) -> None:
+        mine = os.fstat(self.fd)
+        for process in os.listdir("/proc") if os.path.isdir("/proc/self/fd") else []:
+            # What is no process of this user's, or has just ended, cannot be looked at.
+            with contextlib.suppress(OSError, ValueError):
+                with open(f"/proc/{process}/cmdline", "rb") as file:
+                    ours = MARK in file.read()
+                if ours and int(process) != os.getpid():
+                    folder = f"/proc/{process}/fd"
+                    for fd in os.listdir(folder):
+                        if os.path.samestat(os.stat(f"{folder}/{fd}"), mine):
+                            os.kill(int(process), signal.SIGKILL)
 
     def claim(self, writing: bool) -> None:
         """Hold the locks of a reader or a writer; refuse where somebody's use contradicts that."""
