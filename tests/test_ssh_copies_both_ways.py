@@ -258,6 +258,29 @@ def test_a_hundred_resets(sshd: Sshd, tmp_path: Path, wan: Callable[..., WanProx
     assert names(tmp_path) == ["copy", "disk"]
 
 
+@pytest.mark.parametrize("direction", ["from there", "to there"])
+def test_a_host_that_does_not_come_back_is_given_up(tmp_path: Path, direction: str) -> None:
+    (tmp_path / "disk").write_bytes(os.urandom(30 * MiB))
+    (tmp_path / "kool").mkdir()
+    source, target = str(tmp_path / "disk"), at(tmp_path / "copy")
+    if direction == "from there":
+        source, target = at(tmp_path / "disk"), str(tmp_path / "copy")
+    with Sshd(tmp_path / "kool") as host, WanProxy(host.port, rate=50e6) as proxy:
+        config = host.configure(f"Port {proxy.port}", f"HostKeyAlias {host.host}", name="slow")
+        words = ["copy", "--ssh-config", str(config), source, target]
+        copying = subprocess.Popen([*COMMAND, *words], stderr=subprocess.PIPE, text=True, env=ENVIRONMENT)
+        while sum(proxy.count()[:2]) < 3 * MiB:
+            time.sleep(0.01)
+        proxy.stop()
+        host.stop()
+        _, said = copying.communicate(timeout=60)
+    assert copying.returncode == 1
+    *warnings, line = said.splitlines()
+    assert "(5 tries)" in line
+    assert all("connecting again" in text or "stays there" in text for text in warnings), warnings
+    assert not (tmp_path / "copy").exists()
+
+
 def test_a_source_that_changed_meanwhile_is_told(
     sshd: Sshd, tmp_path: Path, wan: Callable[..., WanProxy]
 ) -> None:

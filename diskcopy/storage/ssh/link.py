@@ -43,7 +43,7 @@ class Link:
         self._options = options
         self._begin = begin
         self._lock = threading.Lock()
-        self._closed = False
+        self._ended = threading.Event()
         # Counts connections, so that of all who lose one the first renews it.
         self._generation = 0
         self._connection: Connection | None = None
@@ -60,24 +60,25 @@ class Link:
                 self._renew(generation, lost)
 
     def close(self) -> None:
-        self._closed = True
+        self._ended.set()
         with self._lock:
             self._drop()
 
     def _renew(self, generation: int, lost: Disconnected) -> None:
-        from tenacity import Retrying, retry_if_exception_type, stop_after_attempt, wait_exponential
+        import tenacity
 
         with self._lock:
-            if self._closed:
+            if self._ended.is_set():
                 raise lost
             if generation != self._generation:
                 return
             log.warning("%s; connecting again", lost)
             self._drop()
-            again = Retrying(
-                retry=retry_if_exception_type(Unreachable),
-                stop=stop_after_attempt(_TRIES),
-                wait=wait_exponential(multiplier=0.2, max=_LONGEST_WAIT),
+            again = tenacity.Retrying(
+                retry=tenacity.retry_if_exception_type(Unreachable),
+                stop=tenacity.stop_after_attempt(_TRIES) | tenacity.stop_when_event_set(self._ended),
+                wait=tenacity.wait_exponential(multiplier=0.2, max=_LONGEST_WAIT),
+                sleep=tenacity.sleep_using_event(self._ended),
                 reraise=True,
             )
             try:
@@ -88,7 +89,7 @@ class Link:
             self._generation += 1
 
     def _connect(self) -> Far:
-        if self._closed:
+        if self._ended.is_set():
             raise Disconnected(str(self.location), "is closed")
         self._connection = connect(self.location, self._options)
         try:
@@ -124,16 +125,10 @@ class Link:
         try:
             far = SftpFar(connection.subsystem("sftp"), name)
         except Disconnected:
-            raise
+            raise  # that there is none is the other kind of Unreachable
         except Unreachable:
-            missing = "SFTP" if self.backend == "sftp" else "python3 nor SFTP"
-            raise Error(
-                name,
-                f"that host has no {missing}"
-                if self.backend == "sftp"
-                else f"that host has neither {missing}",
-                remedy="install python3 there",
-            ) from None
+            missing = "no SFTP" if self.backend == "sftp" else "neither python3 nor SFTP"
+            raise Error(name, f"that host has {missing}", remedy="install python3 there") from None
         self.backend = "sftp"
         return far
 
