@@ -326,3 +326,23 @@ def test_an_interrupted_copy_leaves_nothing_anywhere(
         while running := [line for line in host.processes() if "python3" in line or "sftp" in line]:
             assert time.monotonic() < deadline, running
             time.sleep(0.05)
+
+
+@pytest.mark.root
+def test_devices_there(
+    sshd: Sshd, tmp_path: Path, loop_device: Callable[..., str], wan: Callable[..., WanProxy]
+) -> None:
+    """A device is read, written over without old data showing through, and refused if it is too small."""
+    disk = sparse_file(tmp_path / "disk", 6, 12 * MiB)
+    medium = tmp_path / "medium"
+    medium.write_bytes(b"old" * (5 * MiB))
+    device = loop_device(medium)
+    done(sshd, "copy", tmp_path / "disk", at(Path(device)), config=wan(drop_after=5e6).config)
+    assert medium.read_bytes()[: len(disk)] == disk
+    done(sshd, "copy", at(Path(device)), tmp_path / "back")
+    assert (tmp_path / "back").read_bytes() == medium.read_bytes()
+    sparse_file(tmp_path / "larger", 6, 16 * MiB)
+    line = fails(1, "copy", "--ssh-config", sshd.config, tmp_path / "larger", at(Path(device)))
+    assert "bytes and the disk needs 16777216" in line
+    line = fails(1, "copy", "--ssh-config", sshd.config, at(Path(device)), at(Path(device)))
+    assert "is in use by another process there" in line
