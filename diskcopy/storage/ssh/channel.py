@@ -4,7 +4,8 @@
 from __future__ import annotations
 
 import contextlib
-from typing import TYPE_CHECKING
+from contextlib import AbstractContextManager
+from typing import TYPE_CHECKING, Protocol
 
 from diskcopy.storage.ssh.library import paramiko
 
@@ -18,11 +19,23 @@ _LOST = (EOFError, paramiko.SSHException)
 _PACKET = (32 << 10) - 64
 
 
+class Packets(Protocol):
+    """How packets go out, of a whole connection."""
+
+    def gathered(self) -> AbstractContextManager[None]:
+        """Send what is written meanwhile in few large pieces."""
+
+    def send_held(self) -> None:
+        """Send what is held back."""
+
+
 class SshChannel:
     """A `Channel` over one of paramiko's."""
 
-    def __init__(self, channel: paramiko.Channel) -> None:
+    def __init__(self, channel: paramiko.Channel, packets: Packets) -> None:
+        """packets: of its connection"""
         self._channel = channel
+        self._packets = packets
 
     def recv(self, length: int) -> bytes:
         try:
@@ -33,9 +46,13 @@ class SshChannel:
     def sendall(self, data: Buffer) -> None:
         view = memoryview(data)
         try:
-            # For every packet that it makes, paramiko copies all that is left.
-            for at in range(0, view.nbytes, _PACKET):
-                self._channel.sendall(bytes(view[at : at + _PACKET]))
+            with self._packets.gathered():
+                # For every packet that it makes, paramiko copies all that is left.
+                for at in range(0, view.nbytes, _PACKET):
+                    if self._channel.out_window_size < _PACKET:
+                        # The far side lets more in when it has what it let in before.
+                        self._packets.send_held()
+                    self._channel.sendall(bytes(view[at : at + _PACKET]))
         except _LOST:
             raise ConnectionResetError("the connection was lost") from None
 

@@ -24,6 +24,9 @@ log = logging.getLogger("diskcopy")
 # Zeroes are looked for in blocks of this many bytes where nobody asks for others.
 _UNIT = 4096
 
+# Bytes asked for at a time after a connection was lost.
+_PIECE = 256 << 10
+
 # Answers about extents that are kept: what several workers ask about is close together.
 _WINDOWS = 4
 
@@ -43,11 +46,32 @@ class _Remote(Image):
 
     def _read_runs(self, offset: int, buffer: memoryview, unit: int) -> array[int]:
         with self.link.limit.held(buffer.nbytes) as held:
-            runs = self.link.call(lambda far: far.read(offset, buffer, unit))
+            runs = self._read_whatever_comes(offset, buffer, unit)
             if "extents" in self.link.far.can:
                 # Such a far side does not send zeroes.
                 held.used = sum(runs[1::2]) - sum(runs[::2])
             return runs
+
+    def _read_whatever_comes(self, offset: int, buffer: memoryview, unit: int) -> array[int]:
+        """One request, and where the connection is lost small ones for the rest: what has come by
+        a link that breaks all the time is kept."""
+        runs: array[int] = array("q")
+        done, step = 0, buffer.nbytes
+
+        def read(far: Far) -> None:
+            nonlocal done, step
+            this, step = step, max(unit, _PIECE - _PIECE % unit)
+            while done < buffer.nbytes:
+                part = buffer[done : done + this]
+                found = far.read(offset + done, part, unit)
+                if runs and found and runs[-1] == done + found[0]:
+                    runs.pop()
+                    found.pop(0)
+                runs.extend(done + bound for bound in found)
+                done += part.nbytes
+
+        self.link.call(read)
+        return runs
 
     def _extents(self, offset: int, length: int) -> Iterator[Facts]:
         end = offset + length

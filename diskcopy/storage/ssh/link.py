@@ -22,6 +22,8 @@ BACKENDS = ("agent", "sftp")
 # How often a lost connection is tried again, and the seconds that this waits at the most.
 _TRIES = 5
 _LONGEST_WAIT = 16
+# Connections that come and go without an answer before that is given up as well.
+_MOST_FRUITLESS = 20
 
 Answer = TypeVar("Answer")
 
@@ -46,6 +48,8 @@ class Link:
         self._ended = threading.Event()
         # Counts connections, so that of all who lose one the first renews it.
         self._generation = 0
+        # Connections lost one after another before anything was answered.
+        self._fruitless = 0
         self._connection: Connection | None = None
         self.far = self._connect()
 
@@ -55,9 +59,12 @@ class Link:
             with self._lock:
                 far, generation = self.far, self._generation
             try:
-                return action(far)
+                answer = action(far)
             except Disconnected as lost:
                 self._renew(generation, lost)
+            else:
+                self._fruitless = 0
+                return answer
 
     def close(self) -> None:
         self._ended.set()
@@ -72,6 +79,10 @@ class Link:
                 raise lost
             if generation != self._generation:
                 return
+            self._fruitless += 1
+            if self._fruitless > _MOST_FRUITLESS:
+                lost.reason += f", and {_MOST_FRUITLESS} connections were before anything came of them"
+                raise lost
             log.warning("%s; connecting again", lost)
             self._drop()
             again = tenacity.Retrying(
