@@ -17,7 +17,8 @@ def run(folder: Path, test: str, ci: str, *options: str) -> subprocess.Completed
     environment = {name: value for name, value in os.environ.items() if not name.startswith("PYTEST_")}
     return subprocess.run(
         [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", *options, str(folder)],
-        env=environment | {"CI": ci},
+        # What conftest.py imports lies beside it.
+        env=environment | {"CI": ci, "PYTHONPATH": f"{CONFTEST.parent}:{os.environ.get('PYTHONPATH', '')}"},
         cwd=folder,
         capture_output=True,
         text=True,

@@ -18,6 +18,7 @@ NAMES = [
     "Layer",
     "Measure",
     "Progress",
+    "SshOptions",
     "checksum",
     "compare",
     "copy",

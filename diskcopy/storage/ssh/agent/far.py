@@ -7,6 +7,7 @@ keeps for every small piece it hands out, and puts the bytes where their request
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import struct
@@ -92,7 +93,9 @@ class AgentFar(Far):
         self._lost: Exception | None = None
         self.boot: str | None = None
         try:
-            self._send(source())
+            # Where there is no Python the command has ended; what comes instead of a greeting tells.
+            with contextlib.suppress(OSError):
+                channel.sendall(source())
             early = self._await_hello()
         except BaseException:
             channel.close()
