@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 import socket
 import threading
@@ -21,16 +20,6 @@ from diskcopy.storage.ssh.channel import SshChannel
 from diskcopy.storage.ssh.sftp.far import SftpFar
 
 CONTENT = pattern(3_000_000, 1)
-
-
-class OneByOne:
-    """Packets that are sent as they are made."""
-
-    def gathered(self) -> contextlib.AbstractContextManager[None]:
-        return contextlib.nullcontext()
-
-    def send_held(self) -> None:
-        """None are."""
 
 
 class Door(paramiko.ServerInterface):
@@ -104,7 +93,7 @@ def far_there() -> Iterator[SftpFar]:
         client.auth_none("somebody")
         channel = client.open_session()
         channel.invoke_subsystem("sftp")
-        far = SftpFar(SshChannel(channel, OneByOne()), "ssh://there/disk")
+        far = SftpFar(SshChannel(channel), "ssh://there/disk")
         try:
             yield far
         finally:

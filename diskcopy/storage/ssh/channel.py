@@ -4,8 +4,7 @@
 from __future__ import annotations
 
 import contextlib
-from contextlib import AbstractContextManager
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 
 from diskcopy.storage.ssh.library import paramiko
 
@@ -19,23 +18,11 @@ _LOST = (EOFError, paramiko.SSHException)
 _PACKET = (32 << 10) - 64
 
 
-class Packets(Protocol):
-    """How packets go out, of a whole connection."""
-
-    def gathered(self) -> AbstractContextManager[None]:
-        """Send what is written meanwhile in few large pieces."""
-
-    def send_held(self) -> None:
-        """Send what is held back."""
-
-
 class SshChannel:
     """A `Channel` over one of paramiko's."""
 
-    def __init__(self, channel: paramiko.Channel, packets: Packets) -> None:
-        """packets: of its connection"""
+    def __init__(self, channel: paramiko.Channel) -> None:
         self._channel = channel
-        self._packets = packets
 
     def recv(self, length: int) -> bytes:
         try:
@@ -46,13 +33,9 @@ class SshChannel:
     def sendall(self, data: Buffer) -> None:
         view = memoryview(data)
         try:
-            with self._packets.gathered():
-                # For every packet that it makes, paramiko copies all that is left.
-                for at in range(0, view.nbytes, _PACKET):
-                    if self._channel.out_window_size < _PACKET:
-                        # The far side lets more in when it has what it let in before.
-                        self._packets.send_held()
-                    self._channel.sendall(bytes(view[at : at + _PACKET]))
+            # For every packet that it makes, paramiko copies all that is left.
+            for at in range(0, view.nbytes, _PACKET):
+                self._channel.sendall(bytes(view[at : at + _PACKET]))
         except _LOST:
             raise ConnectionResetError("the connection was lost") from None
 

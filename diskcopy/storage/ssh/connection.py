@@ -6,9 +6,7 @@ from __future__ import annotations
 import socket
 import threading
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
-from typing import TYPE_CHECKING
+from contextlib import suppress
 
 from diskcopy.errors import Disconnected, Error, Unreachable, UsageError
 from diskcopy.storage.ssh import settings as ssh_config
@@ -22,25 +20,19 @@ from diskcopy.storage.ssh.login import Login
 from diskcopy.storage.ssh.options import SshOptions
 from diskcopy.storage.ssh.settings import Settings
 
-if TYPE_CHECKING:
-    from typing_extensions import Buffer
-
 #: what the far side may send before it is told to go on: 16 MiB are 1 Gbit/s at 130 ms
 WINDOW = 16 << 20
 #: the largest packet that we take; sshd cuts at this, and at what it has read
 _PACKET = 256 << 10
 #: encrypted and authenticated in one pass: 330-396 MB/s where aes-ctr and a MAC make 260-285
 _FAST = ("aes128-gcm@openssh.com", "aes256-gcm@openssh.com")
-#: packets are sent together up to this
-_TOGETHER = 256 << 10
 _DEEPEST_JUMP = 8
 #: what the methods of a channel raise when the connection is gone; a `send` may also succeed then
 LOST = (paramiko.SSHException, EOFError, OSError)
 
 
 class _Packets(paramiko.packet.Packetizer):
-    """Notes when something came last, keeps its keys for as long as OpenSSH does, and sends
-    packets together.
+    """Notes when something came last, and keeps its keys for as long as OpenSSH does.
 
     paramiko asks for new keys every 512 MiB, and nothing crosses the wire meanwhile. OpenSSH
     does after 2^32 blocks, 64 GiB of AES (RFC 4344, 3.2), whatever the mode, and asks by itself;
@@ -52,38 +44,6 @@ class _Packets(paramiko.packet.Packetizer):
     def __init__(self, stream: socket.socket) -> None:
         super().__init__(stream)
         self.heard = time.monotonic()
-        self._gatherer: int | None = None
-        self._held: list[bytes] = []
-        self._held_bytes = 0
-
-    @contextmanager
-    def gathered(self) -> Iterator[None]:
-        """Send what this thread writes meanwhile in few large pieces: a call of the system for each packet
-        costs as much as making it, most of all in waiting for the interpreter afterwards.
-
-        Whoever gathers must not wait for the far side with packets held back: see `send_held`.
-        """
-        self._gatherer = threading.get_ident()
-        try:
-            yield
-        finally:
-            self._gatherer = None
-            self.send_held()
-
-    def send_held(self) -> None:
-        # paramiko's own lock around the making of packets, in whose order they have to go out.
-        with self._Packetizer__write_lock:  # type: ignore[attr-defined]
-            held, self._held, self._held_bytes = self._held, [], 0
-            if held:
-                super().write_all(b"".join(held))
-
-    def write_all(self, out: Buffer) -> None:
-        """Called with that lock held."""
-        self._held.append(bytes(out))
-        self._held_bytes += len(self._held[-1])
-        # What others write does not wait: new keys are agreed on, windows opened.
-        if self._gatherer != threading.get_ident() or self._held_bytes >= _TOGETHER:
-            self.send_held()
 
     def read_message(self) -> tuple[int, paramiko.Message]:
         message = super().read_message()
@@ -209,7 +169,8 @@ class Connection:
         interval = self._settings.alive_interval
         if not interval:
             return
-        packets = self._packets()
+        packets = transport.packetizer
+        assert isinstance(packets, _Packets)
         asked = 0.0
         question = paramiko.Message()
         question.add_byte(b"\x50")  # SSH_MSG_GLOBAL_REQUEST
@@ -234,7 +195,8 @@ class Connection:
     def _wait_for_silence(self) -> None:
         # A thread of its own, for the transport's may hang in a write to the dead peer.
         assert self._transport is not None
-        packets = self._packets()
+        packets = self._transport.packetizer
+        assert isinstance(packets, _Packets)
         while self._transport.is_active():
             silent = time.monotonic() - packets.heard
             if silent >= self._settings.alive:
@@ -268,7 +230,7 @@ class Connection:
         except LOST as failure:
             channel.close()
             raise self._failed("runs no command for us", failure) from None
-        return SshChannel(channel, self._packets())
+        return SshChannel(channel)
 
     def subsystem(self, name: str) -> Channel:
         """Start a subsystem, "sftp"; raises Disconnected, or Unreachable if there is none."""
@@ -278,13 +240,7 @@ class Connection:
         except LOST as failure:
             channel.close()
             raise self._failed(f"has no subsystem {name}", failure) from None
-        return SshChannel(channel, self._packets())
-
-    def _packets(self) -> _Packets:
-        assert self._transport is not None
-        packets = self._transport.packetizer
-        assert isinstance(packets, _Packets)
-        return packets
+        return SshChannel(channel)
 
     def _session(self) -> paramiko.Channel:
         assert self._transport is not None
