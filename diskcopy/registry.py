@@ -293,7 +293,20 @@ def _create_storage(
 
         return Null()
     if is_remote(location):
-        return _create_remote(location, size, source, preallocate=preallocate, durable=durable, ssh=ssh)
+        from diskcopy.storage.ssh.file import NewRemoteFile
+        from diskcopy.storage.ssh.location import Location
+
+        if preallocate:
+            remedy = "leave --preallocate away"
+            raise UsageError(location, "space on another host is not reserved", remedy=remedy)
+        new = NewRemoteFile(Location.parse(location), ssh, size=size, durable=durable)
+        try:
+            # What its name stands for now, only its host can tell.
+            _refuse_source(location, new.identity(), source)
+        except BaseException:
+            new.close()
+            raise
+        return new
     path = _path(location)
     if _is_block_device(path):
         from diskcopy.storage.block import BlockDevice, device_identity
@@ -311,27 +324,6 @@ def _create_storage(
     if os.path.exists(real):
         _refuse_source(location, frozenset({(file_identity(_stat(real)),)}), source)
     return NewFile(path, size, preallocate=preallocate, durable=durable)
-
-
-def _create_remote(
-    location: str,
-    size: int | None,
-    source: frozenset[Lineage],
-    *,
-    preallocate: bool,
-    durable: bool,
-    ssh: SshOptions,
-) -> Image:
-    from diskcopy.storage.ssh.file import NewRemoteFile
-    from diskcopy.storage.ssh.location import Location
-
-    if preallocate:
-        raise UsageError(location, "space on another host is not reserved", remedy="leave --preallocate away")
-    with ExitStack() as undo:
-        storage = undo.enter_context(NewRemoteFile(Location.parse(location), ssh, size=size, durable=durable))
-        _refuse_source(location, storage.identity(), source)
-        undo.pop_all()
-        return storage
 
 
 def _refuse_source(location: str, target: frozenset[Lineage], source: frozenset[Lineage]) -> None:

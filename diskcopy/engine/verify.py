@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable
 
 from diskcopy import _zero
 from diskcopy.engine import plan
-from diskcopy.engine.digest import LEAF, ZERO_LEAF, DiskDigest, leaf_digests
+from diskcopy.engine.digest import LEAF, ZERO_LEAF, DiskDigest, block_digests, leaf_digests
 from diskcopy.engine.plan import SEGMENT, Segment
 from diskcopy.engine.progress import Progress, Tally
 from diskcopy.engine.workers import Stop, default_workers, run
@@ -91,7 +91,7 @@ def _digest(
 
     def leaves_of(at: int, until: int, buffer: memoryview) -> Iterable[tuple[int, bytes]]:
         if "digest" in image.can:
-            (digest,) = image.digests(at, until - at, LEAF)
+            (digest,) = block_digests(image, at, until - at)
             return () if digest == ZERO_LEAF else [(at // LEAF, digest)]
         block = buffer[: until - at]
         image.readinto(at, block)
